@@ -1,0 +1,28 @@
+# SPDX-License-Identifier: BSD-3-Clause
+# The one file that starts threads, and the backend that it is compiled for.
+
+function(bpfree_parallel_backend target source)
+  if(NOT BPFREE_PARALLEL MATCHES "^(openmp|threads|serial)$")
+    message(FATAL_ERROR "BPFREE_PARALLEL is '${BPFREE_PARALLEL}': use openmp, threads or serial")
+  endif()
+  set(backend "${BPFREE_PARALLEL}")
+  if(backend STREQUAL "openmp")
+    find_package(OpenMP COMPONENTS CXX)
+    if(NOT OpenMP_CXX_FOUND)
+      message(WARNING "This compiler has no OpenMP: bpfree uses its own threads instead")
+      set(backend threads)
+    endif()
+  endif()
+  if(backend STREQUAL "openmp")
+    # Flags for this file alone, so that no other file can come to depend on OpenMP.
+    separate_arguments(openmp_flags NATIVE_COMMAND "${OpenMP_CXX_FLAGS}")
+    set_property(SOURCE "${source}" APPEND PROPERTY COMPILE_OPTIONS ${openmp_flags})
+    target_link_libraries(${target} PUBLIC ${OpenMP_CXX_LIBRARIES})
+  endif()
+  string(TOUPPER "${backend}" upper)
+  set_property(SOURCE "${source}" APPEND PROPERTY COMPILE_DEFINITIONS "BPFREE_PARALLEL_${upper}")
+  set(THREADS_PREFER_PTHREAD_FLAG ON)
+  find_package(Threads REQUIRED)
+  target_link_libraries(${target} PUBLIC Threads::Threads)
+  message(STATUS "bpfree: parallel backend ${backend}")
+endfunction()
