@@ -222,7 +222,7 @@ def isa_objects(build_type: str, folder: Path) -> list[Path]:
 @pytest.mark.slow
 @pytest.mark.parametrize("build_type", ["Release", "Debug"])
 def test_per_isa_objects_share_no_symbol(build_type, tmp_path):
-    """The linker keeps one copy of an untagged weak symbol, perhaps the AVX-512 one for every CPU."""
+    """The linker keeps one copy of an untagged symbol, perhaps the AVX-512 one for every CPU."""
     objects = isa_objects(build_type, tmp_path)
     assert objects
     untagged = []

@@ -49,5 +49,6 @@ struct Test {
 // One per file; main.cpp lists them.
 void test_parallel();
 void test_row_blocks();
+void test_product();
 
 }  // namespace bpfree::test

@@ -25,6 +25,7 @@ constexpr int kSkipped = 77;
 constexpr std::array kTests = {
     Test{"parallel", test_parallel},
     Test{"row_blocks", test_row_blocks},
+    Test{"product", test_product},
 };
 
 }  // namespace
