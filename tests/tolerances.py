@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""All tolerances of the numerical tests, each with its reason.
+
+u is the unit roundoff: half the distance from 1 to the next number.
+"""
+
+U = {"float64": 2.0**-53, "float32": 2.0**-24, "bfloat16": 2.0**-9}
+
+
+def product_bound(k, dtype, magnitude):
+    """|computed - exact| of a product of depth k, elementwise; magnitude is |A| |B|.
+
+    k products and k - 1 sums round once each, whatever their order: k u to first order, and 2 u for
+    the second order and the denormals. bfloat16 operands are exact here; their sums are float32.
+    """
+    u = U["float32" if dtype == "bfloat16" else dtype]
+    return (k + 2) * u * magnitude
+
+
+# An activation against float64, relative to its result: our polynomials are 2 to 3 units in the
+# last place (4 u to 6 u), and gelu multiplies two rounded factors more.
+ACTIVATION = 16 * U["float32"]
+
+# The same against the absolute size of the argument: the pre-activation itself is a product that
+# was rounded, and tanh, sigmoid and gelu have slopes of at most 1.13.
+ACTIVATION_ABSOLUTE = 8 * U["float32"]
+
+# The change of a parameter in one float32 step, relative to the largest change in its array:
+# sums of some hundred terms that cancel, then the parameter's own rounding (in STEP_PARAMETER).
+STEP_F32 = 2e-5
+
+# A parameter is rounded once per step, relative to itself; one unit more for the decay.
+STEP_PARAMETER = 4 * U["float32"]
+
+# Errors of one step change the next one's activations: growth over the tests' few steps.
+STEPS_F32 = 2e-4
+
+# bfloat16: inputs, weights, activations and deltas are rounded to 2^-9 each, independently, so the
+# gradient is off by about 2 * 2^-9 of its norm; units near the kink of relu add as much again.
+STEP_BF16_NORM = 2e-2
+
+# Outputs of a network in bfloat16, relative to the largest logit: each layer rounds once more.
+LOGITS_BF16 = 2e-2
+
+# Central differences in float64 with steps of 1e-5: truncation 1e-10, cancellation 1e-11.
+DIFFERENCES = 1e-8
+
+# Outputs and losses in float32: a few dozen roundings, relative to the largest logit.
+FORWARD_F32 = 5e-6
+
+# Instruction sets add in different orders. Fifty steps of training carry that along; relu's kinks
+# make single units differ by more, so norms are compared.
+ISA_F32_NORM = 1e-4
+ISA_BF16_NORM = 3e-2
+
+# Degrees of an alignment angle, away from 0 and 180 where acos is steep.
+ANGLE_DEGREES = 0.02
+ANGLE_DEGREES_BF16 = 1.0
+
+# Statistics of n random numbers: five standard errors.
+STANDARD_ERRORS = 5.0
