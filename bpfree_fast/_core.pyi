@@ -1,0 +1,122 @@
+# SPDX-License-Identifier: BSD-3-Clause
+# The compiled module. Arrays are C-contiguous and of exactly the dtype named.
+# n_threads=0 means default_threads(). The friendly layer above converts.
+from collections.abc import Callable
+from typing import TypeAlias, TypedDict
+
+import numpy as np
+from numpy.typing import NDArray
+
+F32: TypeAlias = NDArray[np.float32]
+Float: TypeAlias = NDArray[np.float32] | NDArray[np.float64]
+Matrix: TypeAlias = NDArray[np.float32] | NDArray[np.float64] | NDArray[np.uint16]  # uint16: bf16
+Rows: TypeAlias = NDArray[np.uint8] | NDArray[np.float32] | NDArray[np.float64]
+Targets: TypeAlias = NDArray[np.int32] | NDArray[np.float32]
+
+__version__: str
+
+class _Config(TypedDict):
+    isa: str
+    isa_available: list[str]
+    bfloat16: str
+    openmp: str
+    n_threads: int
+    compiler: str
+    version: str
+
+def config() -> _Config: ...
+def isa() -> str: ...
+def available_isas() -> list[str]: ...
+def default_threads() -> int: ...
+def random_bits(
+    out: NDArray[np.uint32], seed: int, stream: int = 0, offset: int = 0, n_threads: int = 0
+) -> None: ...
+def uniform(
+    out: Float, seed: int, stream: int = 0, offset: int = 0, n_threads: int = 0
+) -> None: ...
+def normal(out: Float, seed: int, stream: int = 0, offset: int = 0, n_threads: int = 0) -> None: ...
+def sign(out: Float, seed: int, stream: int = 0, offset: int = 0, n_threads: int = 0) -> None: ...
+def philox(
+    counter: tuple[int, int, int, int], key: tuple[int, int]
+) -> tuple[int, int, int, int]: ...
+def permutation(n: int, seed: int, epoch: int) -> NDArray[np.uint32]: ...
+def product(
+    a: Matrix, b: Matrix, out: Float, transpose_a: bool, transpose_b: bool, n_threads: int = 0
+) -> None: ...
+
+class Network:
+    def __init__(self, layer_sizes: list[int], activation: str, loss: str, dtype: str) -> None: ...
+    @property
+    def layer_sizes(self) -> list[int]: ...
+    @property
+    def n_params(self) -> int: ...
+    def initialize(self, seed: int, scheme: str = "uniform") -> None: ...
+    def weights(self, layer: int) -> F32: ...
+    def set_weights(self, layer: int, value: F32) -> None: ...
+    def biases(self, layer: int) -> F32: ...
+    def set_biases(self, layer: int, value: F32) -> None: ...
+    def predict(
+        self,
+        x: Rows,
+        out: F32,
+        input_scale: float = 1.0,
+        n_threads: int = 0,
+        logits: bool = False,
+    ) -> None: ...
+
+class Trainer:
+    def __init__(
+        self,
+        network: Network,
+        *,
+        method: str,
+        feedback: str = "direct",
+        error_signal: str = "exact",
+        feedback_distribution: str = "uniform",
+        feedback_scale: float = 1.0,
+        solver: str = "adam",
+        momentum: float = 0.9,
+        nesterov: bool = True,
+        beta_1: float = 0.9,
+        beta_2: float = 0.999,
+        epsilon: float = 1e-8,
+        alpha: float = 0.0,
+        weight_decay: float = 0.0,
+        batch_size: int = 128,
+        seed: int = 0,
+        n_threads: int = 0,
+    ) -> None: ...
+    step: int
+    def run_epoch(
+        self,
+        x: Rows,
+        y: Targets,
+        sample_weight: F32 | None = None,
+        *,
+        epoch: int,
+        shuffle: bool = True,
+        input_scale: float = 1.0,
+        learning_rate: float,
+        schedule: str = "constant",
+        total_steps: int = 0,
+        step_size: int = 10,
+        gamma: float = 0.1,
+        power_t: float = 0.5,
+        on_event: Callable[[int, int, float], bool] | None = None,
+    ) -> float: ...
+    @property
+    def stopped(self) -> bool: ...
+    def optimizer_state(self) -> list[F32]: ...
+    def set_optimizer_state(self, state: list[F32]) -> None: ...
+    def feedback(self, layer: int) -> F32: ...
+    def set_feedback(self, layer: int, value: F32) -> None: ...
+    @property
+    def n_feedback(self) -> int: ...
+    def alignment(
+        self,
+        x: Rows,
+        y: Targets,
+        sample_weight: F32 | None = None,
+        *,
+        input_scale: float = 1.0,
+    ) -> tuple[list[float], list[float]]: ...
