@@ -50,5 +50,6 @@ struct Test {
 void test_parallel();
 void test_row_blocks();
 void test_product();
+void test_training();
 
 }  // namespace bpfree::test

@@ -26,6 +26,7 @@ constexpr std::array kTests = {
     Test{"parallel", test_parallel},
     Test{"row_blocks", test_row_blocks},
     Test{"product", test_product},
+    Test{"training", test_training},
 };
 
 }  // namespace

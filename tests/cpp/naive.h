@@ -104,10 +104,13 @@ inline void softmax(Plain& logits) {
   }
 }
 
-// One step of plain SGD on softmax cross-entropy. feedback empty: backpropagation; else B of each
-// hidden layer [n_outputs, n_l], and delta = (e B) * f'(a).
-inline void sgd_step(PlainNetwork& network, const std::vector<Plain>& feedback, const Plain& x,
-                     const std::vector<int>& labels, double lr) {
+// How the error reaches the hidden layers: through W, or through the matrices given instead.
+enum class Way { backprop, direct, layerwise };
+
+// One step of plain SGD on softmax cross-entropy. feedback[l] belongs to hidden layer l:
+// [n_outputs, n_l] on the direct way, of the shape of the weights above it on the layerwise way.
+inline void sgd_step(PlainNetwork& network, Way way, const std::vector<Plain>& feedback,
+                     const Plain& x, const std::vector<int>& labels, double lr) {
   std::vector<Plain> a;
   std::vector<Plain> h;
   network.forward(x, a, h);
@@ -119,8 +122,12 @@ inline void sgd_step(PlainNetwork& network, const std::vector<Plain>& feedback, 
   std::vector<Plain> delta(n_layers);
   delta.back() = e;
   for (std::size_t l = n_layers - 1; l-- > 0;) {
-    delta[l] = feedback.empty() ? times(delta[l + 1], transposed(network.weights[l + 1]))
-                                : times(e, feedback[l]);
+    if (way == Way::direct) {
+      delta[l] = times(e, feedback[l]);
+    } else {
+      delta[l] = times(delta[l + 1],
+                       transposed(way == Way::backprop ? network.weights[l + 1] : feedback[l]));
+    }
     for (std::size_t i = 0; i < delta[l].values.size(); ++i)
       delta[l].values[i] *= derivative(network.activation, a[l].values[i]);
   }

@@ -22,15 +22,16 @@ struct Shape {
   std::size_t m, k, n;
 };
 
-// Panels are 32 wide, tiles 4 to 14 high, vectors 1 to 16 long.
-constexpr std::array<Shape, 8> kShapes = {{{1, 1, 1},
+// Panels are 32 wide, tiles 4 to 14 high, vectors 1 to 16 long. The last is work for seven threads.
+constexpr std::array<Shape, 9> kShapes = {{{1, 1, 1},
                                            {1, 7, 33},
                                            {3, 2, 5},
                                            {14, 16, 32},
                                            {15, 17, 31},
                                            {29, 33, 65},
                                            {64, 5, 16},
-                                           {128, 40, 10}}};
+                                           {128, 40, 10},
+                                           {150, 161, 149}}};
 
 std::uint16_t to_bf16(float value) {
   const auto bits = std::bit_cast<std::uint32_t>(value);

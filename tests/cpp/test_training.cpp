@@ -1,0 +1,205 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// Prediction and whole training epochs against naive loops, and the same bits for any number of
+// threads.
+
+#include <algorithm>
+#include <array>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "check.h"
+#include "methods/backprop.h"
+#include "methods/feedback.h"
+#include "naive.h"
+
+namespace bpfree::test {
+
+namespace {
+
+using formulas::Activation;
+
+constexpr std::array kThreadCounts = {1, 2, 3, 7};
+
+// Sizes that fill no panel and no tile, and enough work for several threads; the last batch has 47
+// samples of 90.
+const std::vector<std::size_t> kSizes = {99, 131, 85, 5};
+constexpr std::size_t kSamples = 137;
+constexpr std::size_t kBatch = 90;
+constexpr double kLearningRate = 0.5;
+
+struct Samples {
+  Samples() : x(kSamples, kSizes.front()), labels(kSamples) {
+    Numbers numbers(3);
+    rows = numbers.floats(x.values.size());
+    x.values.assign(rows.begin(), rows.end());
+    for (std::size_t i = 0; i < kSamples; ++i)
+      labels[i] = static_cast<std::int32_t>(i * 7 % kSizes.back());
+  }
+
+  InputView view() const {
+    return {rows.data(), InputType::f32, kSamples, kSizes.front(), kSizes.front(), 1.0f};
+  }
+
+  std::vector<float> rows;
+  Plain x;
+  std::vector<std::int32_t> labels;
+};
+
+Network make_network(Activation activation, Compute compute) {
+  Network network(kSizes, activation, formulas::Loss::softmax_cross_entropy, compute);
+  network.initialize(5, Initializer::uniform);
+  return network;
+}
+
+std::vector<float> all_parameters(const Network& network) {
+  const PlainNetwork plain(network);
+  std::vector<float> all;
+  for (const auto* part : {&plain.weights, &plain.biases})
+    for (const Plain& array : *part)
+      for (const double value : array.values) all.push_back(static_cast<float>(value));
+  return all;
+}
+
+void run_epoch(Trainer& trainer, const Samples& samples) {
+  EpochOptions epoch;
+  epoch.shuffle = false;
+  epoch.schedule.learning_rate = kLearningRate;
+  TrainingData data;
+  data.x = samples.view();
+  data.labels = samples.labels.data();
+  trainer.begin_epoch(data, epoch);
+  while (trainer.run(0.01)) {
+  }
+}
+
+TrainerOptions options(formulas::Solver solver, int n_threads) {
+  TrainerOptions result;
+  result.optimizer.solver = solver;
+  result.batch_size = kBatch;
+  result.seed = 11;
+  result.n_threads = n_threads;
+  return result;
+}
+
+void check_prediction(Activation activation) {
+  const Samples samples;
+  const Network network = make_network(activation, Compute::float32);
+  std::vector<Plain> a;
+  std::vector<Plain> h;
+  PlainNetwork(network).forward(samples.x, a, h);
+  Plain expected = a.back();
+  softmax(expected);
+  for (const int n_threads : kThreadCounts) {
+    std::vector<float> out(kSamples * kSizes.back());
+    network.predict(samples.view(), out.data(), false, n_threads);
+    for (std::size_t i = 0; i < out.size(); ++i)
+      check(near(out[i], expected.values[i], 1e-5), "a prediction");
+  }
+}
+
+// Backpropagation, or a rule of feedback.h.
+struct Method {
+  std::string name;
+  bool is_backprop = false;
+  FeedbackOptions feedback;
+};
+
+std::vector<Method> all_methods() {
+  std::vector<Method> methods = {{"backprop", true, {}}};
+  for (const FeedbackRule rule :
+       {FeedbackRule::direct, FeedbackRule::layerwise, FeedbackRule::sign_symmetric,
+        FeedbackRule::sign_symmetric_batchwise, FeedbackRule::sign_symmetric_fixed,
+        FeedbackRule::kolen_pollack, FeedbackRule::direct_kolen_pollack, FeedbackRule::target}) {
+    for (const ErrorSignal signal : {ErrorSignal::exact, ErrorSignal::sign}) {
+      FeedbackOptions feedback;
+      feedback.rule = rule;
+      feedback.error_signal = signal;
+      methods.push_back({"feedback rule " + std::to_string(static_cast<int>(rule)) + " signal " +
+                             std::to_string(static_cast<int>(signal)),
+                         false, feedback});
+    }
+  }
+  return methods;
+}
+
+std::unique_ptr<Trainer> make_trainer(const Method& method, Network& network,
+                                      const TrainerOptions& trainer_options) {
+  if (method.is_backprop) return std::make_unique<Backprop>(network, trainer_options);
+  return make_feedback_trainer(network, trainer_options, method.feedback);
+}
+
+std::vector<Plain> feedback_of(const Trainer& trainer, Way way) {
+  std::vector<Plain> feedback;
+  for (std::size_t l = 0; way != Way::backprop && l + 2 < kSizes.size(); ++l) {
+    Plain& b = way == Way::direct ? feedback.emplace_back(kSizes.back(), kSizes[l + 1])
+                                  : feedback.emplace_back(kSizes[l + 1], kSizes[l + 2]);
+    std::vector<float> copy(b.values.size());
+    trainer.get_feedback(l, copy.data());
+    b.values.assign(copy.begin(), copy.end());
+  }
+  return feedback;
+}
+
+void check_against_loops(Activation activation, Way way) {
+  const Samples samples;
+  Network network = make_network(activation, Compute::float32);
+  PlainNetwork expected(network);
+  Method method;
+  method.is_backprop = way == Way::backprop;
+  method.feedback.rule = way == Way::direct ? FeedbackRule::direct : FeedbackRule::layerwise;
+  const auto trainer = make_trainer(method, network, options(formulas::Solver::sgd, 2));
+  const std::vector<Plain> feedback = feedback_of(*trainer, way);
+
+  run_epoch(*trainer, samples);
+  for (std::size_t begin = 0; begin < kSamples; begin += kBatch) {
+    const std::size_t n = std::min(kBatch, kSamples - begin);
+    Plain x(n, samples.x.columns);
+    std::copy_n(samples.x.values.begin() + static_cast<std::ptrdiff_t>(begin * x.columns),
+                n * x.columns, x.values.begin());
+    const auto first = samples.labels.begin() + static_cast<std::ptrdiff_t>(begin);
+    const std::vector<int> labels(first, first + static_cast<std::ptrdiff_t>(n));
+    sgd_step(expected, way, feedback, x, labels, kLearningRate);
+  }
+  const PlainNetwork trained(network);
+  for (std::size_t l = 0; l < trained.weights.size(); ++l) {
+    for (std::size_t i = 0; i < trained.weights[l].values.size(); ++i)
+      check(near(trained.weights[l].values[i], expected.weights[l].values[i], 2e-5), "a weight");
+    for (std::size_t i = 0; i < trained.biases[l].values.size(); ++i)
+      check(near(trained.biases[l].values[i], expected.biases[l].values[i], 2e-5), "a bias");
+  }
+}
+
+void check_threads(Compute compute, Activation activation, const Method& method) {
+  const Samples samples;
+  std::vector<float> first;
+  for (const int n_threads : kThreadCounts) {
+    Network network = make_network(activation, compute);
+    const std::vector<float> initial = all_parameters(network);
+    const auto trainer = make_trainer(method, network, options(formulas::Solver::adam, n_threads));
+    run_epoch(*trainer, samples);
+    const std::vector<float> parameters = all_parameters(network);
+    if (first.empty()) first = parameters;
+    check(std::all_of(parameters.begin(), parameters.end(), [](float v) { return v == v; }),
+          method.name + ": a weight is not a number");
+    check(parameters != initial, method.name + ": nothing was learned");
+    check(parameters == first, method.name + ": the number of threads changed a weight");
+  }
+}
+
+}  // namespace
+
+void test_training() {
+  for (const Activation activation : {Activation::identity, Activation::tanh, Activation::logistic,
+                                      Activation::gelu, Activation::relu, Activation::leaky_relu}) {
+    check_prediction(activation);
+    for (const Way way : {Way::backprop, Way::direct, Way::layerwise})
+      check_against_loops(activation, way);
+  }
+  for (const Method& method : all_methods())
+    for (const Compute compute : {Compute::float32, Compute::bfloat16})
+      for (const Activation activation : {Activation::relu, Activation::gelu})
+        check_threads(compute, activation, method);
+}
+
+}  // namespace bpfree::test
