@@ -79,25 +79,20 @@ class Reference:
         """One minibatch. Returns its loss before the step."""
         deltas, a, inputs = self.deltas(x, y, sample_weight)
         loss = losses.mean_loss(self.loss, a[-1], self.targets(y), sample_weight)
-        n = len(x)
-        total = n if sample_weight is None else np.sum(sample_weight, dtype=np.float64)
-        of_weights, of_biases = network.gradients(
-            inputs, deltas, self.weights, total, n, self.alpha
-        )
+        total = len(x) if sample_weight is None else np.sum(sample_weight, dtype=np.float64)
+        of_weights, of_biases = network.gradients(inputs, deltas, self.weights, total, self.alpha)
         self.step += 1
+        decay = self.weight_decay
         new_matrices = []
         if self.method == "feedback":
-            plain, _ = network.gradients(inputs, deltas, self.weights, total, n, 0.0)
+            plain, _ = network.gradients(inputs, deltas, self.weights, total, 0.0)
             g = feedback.feedback_gradients(self.feedback, deltas[-1], inputs[1:], plain, total)
             new_matrices = [
-                self._updated(
-                    ("B", k), b, gb + self.alpha / n * b, learning_rate, self.weight_decay
-                )
+                self._updated(("B", k), b, gb + self.alpha / total * b, learning_rate, decay)
                 for k, (b, gb) in enumerate(zip(self.matrices, g, strict=False))
             ]
         self.matrices = new_matrices or self.matrices
         for k, (gw, gb) in enumerate(zip(of_weights, of_biases, strict=True)):
-            decay = self.weight_decay
             self.weights[k] = self._updated(("W", k), self.weights[k], gw, learning_rate, decay)
             self.biases[k] = self._updated(("b", k), self.biases[k], gb, learning_rate, 0.0)
         return loss

@@ -5,13 +5,16 @@ A wrong sign in a derivative that both share would pass every comparison of the 
 difference needs no derivative.
 """
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
-from bpfree_fast import _core as core
 from oracle.activations import ACTIVATIONS, DERIVATIVES
 from oracle.losses import SAMPLE_LOSSES, error, mean_loss, one_hot
 from reference import Reference
 from tolerances import DIFFERENCES, STEP_F32, STEP_PARAMETER
+
+from bpfree_fast import _core as core
 
 STEP = 1e-5
 SIZES = [7, 6, 5, 4]
@@ -40,7 +43,7 @@ def targets(loss, n, n_outputs, rng):
 
 def problem(loss, activation, seed, n=11):
     rng = np.random.default_rng(seed)
-    weights = [rng.normal(size=s) / np.sqrt(s[0]) for s in zip(SIZES, SIZES[1:], strict=False)]
+    weights = [rng.normal(size=s) / np.sqrt(s[0]) for s in pairwise(SIZES)]
     biases = [0.3 * rng.normal(size=s) for s in SIZES[1:]]
     weights = [w.astype(np.float32) for w in weights]
     biases = [b.astype(np.float32) for b in biases]
@@ -76,9 +79,10 @@ def test_backprop_of_the_oracle_is_the_gradient(loss, activation):
     parameters = [*reference.weights, *reference.biases]
 
     def objective():
-        penalty = sum(0.5 * reference.alpha / len(x) * (w**2).sum() for w in reference.weights)
+        penalty = sum(0.5 * reference.alpha * (w**2).sum() for w in reference.weights)
         target = reference.targets(y)
-        return penalty + mean_loss(loss, reference.logits(x), target, sample_weight)
+        mean = mean_loss(loss, reference.logits(x), target, sample_weight)
+        return mean + penalty / sample_weight.sum()
 
     numeric = [central_difference(objective, p) for p in parameters]
     before = [p.copy() for p in parameters]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The reference trains as scikit-learn's multilayer perceptron does, where the two mean the same."""
+"""The reference trains as scikit-learn's perceptron does, where the two mean the same."""
 
 import warnings
 

@@ -16,14 +16,14 @@ def forward(x, weights, biases, f):
     return preactivations, inputs[:-1]
 
 
-def gradients(inputs, deltas, weights, total_weight, n, alpha):
+def gradients(inputs, deltas, weights, total_weight, alpha):
     """Gradients of all weights and biases from the layers' deltas [n, n_out].
 
-    total_weight divides: the sum of the batch's sample weights, n without them. The L2 penalty
-    alpha / 2 |W|^2 is divided by n, the samples of the batch, and spares the biases.
+    total_weight divides: the sum of the batch's sample weights, n without them. So it does with
+    the L2 penalty alpha / 2 |W|^2, as in scikit-learn; the penalty spares the biases.
     """
     of_weights = [
-        h.T @ d / total_weight + alpha / n * w
+        (h.T @ d + alpha * w) / total_weight
         for h, d, w in zip(inputs, deltas, weights, strict=True)
     ]
     return of_weights, [d.sum(axis=0) / total_weight for d in deltas]
