@@ -5,8 +5,8 @@
 //   exp              1.1   all; 0 below -104, infinity above 88.73, denormal results included
 //   log              1.1   all; 0 gives -infinity, negative gives NaN, denormals included
 //   log_normal       0.9   positive normal numbers, nothing else
-//   tanh             2.6   all
-//   sigmoid          2.4   all
+//   tanh             2.7   all
+//   sigmoid          2.5   all
 //   erf              1.2   all
 //   sincos_quarter   1.7   |t| <= 0.5, in quarter turns
 //   sincos_turns     1.7   |turns| < 2^22
