@@ -1,0 +1,100 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// A dense network in one packed parameter buffer: h_l = f(h_{l-1} W_l + b_l), the last layer without f.
+// Layout: of each layer the panels [n_out / 32][n_in][32] of W, then the biases padded to whole panels. With bf16 compute a
+// shadow in bf16 pairs lies beside the float32 master and is written by whoever writes W. Unpacked only when asked for.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+#include "base/buffer.h"
+#include "base/view.h"
+#include "formulas/kinds.h"
+#include "product/kernels.h"
+
+namespace bpfree {
+
+enum class Compute { float32, bfloat16 };
+enum class InputType { u8, f32, f64 };
+enum class Initializer { uniform, glorot_uniform, he_uniform, he_normal, zeros };
+
+// Rows of a caller's array, read where they lie. row_stride counts elements.
+struct InputView {
+  const void* data = nullptr;
+  InputType type = InputType::f32;
+  std::size_t rows = 0;
+  std::size_t columns = 0;
+  std::size_t row_stride = 0;
+  float scale = 1;  // what each value is multiplied by, in the epilogue
+};
+
+struct Layer {
+  std::size_t n_in;
+  std::size_t n_out;
+  std::size_t n_panels;
+  std::size_t weights;  // offset of the panels in the parameter buffer
+  std::size_t biases;
+  std::size_t shadow;  // offset in the bf16 pairs
+
+  std::size_t panel_size() const { return n_in * product::kPanel; }
+  std::size_t shadow_panel_size() const { return divide_up(n_in, 2) * product::kPanel; }
+};
+
+class Network {
+ public:
+  // sizes: n_features, hidden layers, n_outputs; each at least 1. Throws Error.
+  Network(std::vector<std::size_t> sizes, formulas::Activation activation, formulas::Loss loss, Compute compute);
+
+  const std::vector<std::size_t>& sizes() const { return sizes_; }
+  const std::vector<Layer>& layers() const { return layers_; }
+  formulas::Activation activation() const { return activation_; }
+  formulas::Loss loss() const { return loss_; }
+  Compute compute() const { return compute_; }
+  std::size_t n_params() const;  // weights and biases, without padding
+  std::size_t n_outputs() const { return sizes_.back(); }
+  std::size_t parameter_buffer_size() const { return parameters_.size(); }
+
+  // Weights and biases drawn from (seed, layer): bound or deviation by fan-in and fan-out, as named.
+  void initialize(std::uint64_t seed, Initializer scheme);
+
+  void get_weights(std::size_t layer, float* out) const;  // [n_in, n_out] row-major
+  void set_weights(std::size_t layer, const float* value);
+  void get_biases(std::size_t layer, float* out) const;
+  void set_biases(std::size_t layer, const float* value);
+
+  // out [x.rows, n_outputs] row-major: probabilities (softmax, sigmoid) or values; logits when asked. A row's result does
+  // not depend on the rows beside it. Memory: two activations of some 100 rows a thread.
+  void predict(const InputView& x, float* out, bool logits, int n_threads) const;
+
+  // Packed access for the methods.
+  float* parameters() const { return parameters_.data(); }
+  std::uint32_t* shadow() const { return shadow_.data(); }
+  const void* forward_panel(std::size_t layer, std::size_t panel) const;  // of W, in the compute type
+  const product::DtypeKernels& kernels() const;
+  // Methods that walk W backwards in bf16 need its rows too; made once, then kept by the update.
+  void keep_shadow_rows();
+  std::uint16_t* shadow_rows(std::size_t layer) const;  // panels [n_in][32] in bf16, or null
+  product::Parameters panel_parameters(std::size_t layer, std::size_t panel) const;
+
+ private:
+  void refresh_shadows(std::size_t layer);
+
+  std::vector<std::size_t> sizes_;
+  formulas::Activation activation_;
+  formulas::Loss loss_;
+  Compute compute_;
+  std::vector<Layer> layers_;
+  Buffer<float> parameters_;
+  Buffer<std::uint32_t> shadow_;
+  Buffer<std::uint16_t> shadow_rows_;
+};
+
+// Panels [n_out / 32][n_in][32] from a row-major array and back.
+void pack_panels(float* panels, const float* rows, std::size_t n_in, std::size_t n_out);
+void unpack_panels(float* rows, const float* panels, std::size_t n_in, std::size_t n_out);
+
+// Elements between two rows of `n`: whole panels, and never a distance at which rows share their cache sets.
+std::size_t row_stride(std::size_t n, std::size_t element_size);
+
+}  // namespace bpfree

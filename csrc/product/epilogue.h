@@ -1,0 +1,299 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// Epilogues: what happens to a finished tile while it is still in registers. Each is called with the tile's sums c[R][NV],
+// its first row and its first column within the panel.
+#pragma once
+
+#include "formulas/activation.h"
+#include "formulas/update.h"
+#include "product/microkernel.h"
+
+namespace bpfree::product {
+
+// Calls f with the activation as a compile-time constant.
+template <class Isa, class F>
+[[gnu::always_inline]] inline void with_activation(formulas::Activation a, const F& f) {
+  using formulas::Activation;
+  switch (a) {
+    case Activation::identity: return f.template operator()<Activation::identity>();
+    case Activation::relu: return f.template operator()<Activation::relu>();
+    case Activation::leaky_relu: return f.template operator()<Activation::leaky_relu>();
+    case Activation::tanh: return f.template operator()<Activation::tanh>();
+    case Activation::logistic: return f.template operator()<Activation::logistic>();
+    case Activation::gelu: return f.template operator()<Activation::gelu>();
+  }
+}
+
+static constexpr bool is_cheap(formulas::Activation a) { return a <= formulas::Activation::leaky_relu; }
+
+// Memory element of an array that is float32 or bf16: Isa is there to make the symbols its own.
+template <class Isa, bool kBf16>
+struct Element {
+  using Type = float;
+  using V = Vec<Isa, float>;
+  [[gnu::always_inline]] static V load(const Type* p) { return V::load(p); }
+  [[gnu::always_inline]] static void store(Type* p, V v) { v.store(p); }
+};
+template <class Isa>
+struct Element<Isa, true> {
+  using Type = std::uint16_t;
+  using V = Vec<Isa, float>;
+  [[gnu::always_inline]] static V load(const Type* p) { return V::load_bf16(p); }
+  [[gnu::always_inline]] static void store(Type* p, V v) { v.store_bf16(p); }
+};
+
+// out = c or out += c, with the columns beyond n_columns left alone.
+template <class M>
+struct StoreEpilogue {
+  using V = typename M::Sum;
+  const StoreArgs& args;
+
+  template <std::size_t R, std::size_t NV>
+  [[gnu::always_inline]] void operator()(V (&c)[R][NV], std::size_t row, std::size_t column) const {
+    using T = typename M::Out;
+    T* out = static_cast<T*>(args.out) + row * args.out_stride + column;
+    if (column + NV * V::N <= args.n_columns) {
+#pragma GCC unroll 16
+      for (std::size_t i = 0; i < R; ++i)
+#pragma GCC unroll 2
+        for (std::size_t v = 0; v < NV; ++v) {
+          T* p = out + i * args.out_stride + v * V::N;
+          (args.accumulate ? c[i][v] + V::load(p) : c[i][v]).store(p);
+        }
+      return;
+    }
+#pragma GCC unroll 16
+    for (std::size_t i = 0; i < R; ++i)
+#pragma GCC unroll 2
+      for (std::size_t v = 0; v < NV; ++v) {
+        const std::size_t begin = column + v * V::N;
+        if (begin >= args.n_columns) continue;
+        const std::size_t left = args.n_columns - begin;
+        const std::size_t n = left < V::N ? left : V::N;
+        T* p = out + i * args.out_stride + v * V::N;
+        (args.accumulate ? c[i][v] + V::load_partial(p, n) : c[i][v]).store_partial(p, n);
+      }
+  }
+};
+
+// h = f(scale c + bias), in float32 or bf16.
+template <class Isa, bool kBf16>
+struct ForwardEpilogue {
+  using V = Vec<Isa, float>;
+  using H = Element<Isa, kBf16>;
+  const ForwardArgs& args;
+
+  template <std::size_t R, std::size_t NV>
+  [[gnu::always_inline]] void operator()(V (&c)[R][NV], std::size_t row, std::size_t column) const {
+    const V scale = V::set(args.scale);
+#pragma GCC unroll 2
+    for (std::size_t v = 0; v < NV; ++v) {
+      const V bias = args.bias != nullptr ? V::load(args.bias + column + v * V::N) : V::zero();
+#pragma GCC unroll 16
+      for (std::size_t i = 0; i < R; ++i) c[i][v] = V::mul_add(scale, c[i][v], bias);
+    }
+    typename H::Type* h = static_cast<typename H::Type*>(args.h) + row * args.h_stride + column;
+    if (is_cheap(args.activation)) {
+      with_cheap_activation([&]<formulas::Activation kActivation>() __attribute__((always_inline)) {
+#pragma GCC unroll 16
+        for (std::size_t i = 0; i < R; ++i)
+#pragma GCC unroll 2
+          for (std::size_t v = 0; v < NV; ++v)
+            H::store(h + i * args.h_stride + v * V::N, formulas::activate<kActivation>(c[i][v]));
+      });
+      return;
+    }
+    // The others need many registers: the tile goes through a buffer, one row at a time.
+    alignas(64) float tile[R][NV * V::N];
+#pragma GCC unroll 16
+    for (std::size_t i = 0; i < R; ++i)
+#pragma GCC unroll 2
+      for (std::size_t v = 0; v < NV; ++v) c[i][v].store(&tile[i][v * V::N]);
+    with_activation<Isa>(args.activation, [&]<formulas::Activation kActivation>() {
+      for (std::size_t i = 0; i < R; ++i)
+        for (std::size_t v = 0; v < NV; ++v) {
+          const V a = V::load(&tile[i][v * V::N]);
+          if (args.preactivation != nullptr)
+            a.store(args.preactivation + (row + i) * args.preactivation_stride + column + v * V::N);
+          H::store(h + i * args.h_stride + v * V::N, formulas::activate<kActivation>(a));
+        }
+    });
+  }
+
+ private:
+  template <class F>
+  [[gnu::always_inline]] void with_cheap_activation(const F& f) const {
+    using formulas::Activation;
+    if (args.activation == Activation::relu) return f.template operator()<Activation::relu>();
+    if (args.activation == Activation::leaky_relu) return f.template operator()<Activation::leaky_relu>();
+    return f.template operator()<Activation::identity>();
+  }
+};
+
+// Writes rows of delta as the weight product's vector operand: float rows, or bf16 pairs of rows.
+template <class M, std::size_t R, std::size_t NV>
+[[gnu::always_inline]] inline void store_delta(void* panel, const typename M::Sum (&c)[R][NV], std::size_t row,
+                                               std::size_t column) {
+  using V = typename M::Sum;
+  if constexpr (M::kPerWord == 1) {
+    float* p = static_cast<float*>(panel) + row * M::kWidth + column;
+#pragma GCC unroll 16
+    for (std::size_t i = 0; i < R; ++i)
+#pragma GCC unroll 2
+      for (std::size_t v = 0; v < NV; ++v) c[i][v].store(p + i * M::kWidth + v * V::N);
+  } else {
+    std::uint32_t* p = static_cast<std::uint32_t*>(panel) + row / 2 * M::kWidth + column;
+#pragma GCC unroll 8
+    for (std::size_t i = 0; i < R; i += 2)
+#pragma GCC unroll 2
+      for (std::size_t v = 0; v < NV; ++v)
+        V::pack_pair(c[i][v], i + 1 < R ? c[i + 1 < R ? i + 1 : i][v] : V::zero())
+            .store(p + i / 2 * M::kWidth + v * V::N);
+  }
+}
+
+// delta = c * f'(a); its column sums are the bias gradient. M says in which type delta and h are kept.
+template <class Isa, class M>
+struct ProjectEpilogue {
+  using V = Vec<Isa, float>;
+  using H = Element<Isa, M::kPerWord == 2>;
+  const ProjectArgs& args;
+
+  template <std::size_t R, std::size_t NV>
+  [[gnu::always_inline]] void operator()(V (&c)[R][NV], std::size_t row, std::size_t column) const {
+    using formulas::Activation;
+    if (args.activation == Activation::gelu) {
+      const float* a = args.preactivation + row * args.preactivation_stride + column;
+      for (std::size_t i = 0; i < R; ++i)
+        for (std::size_t v = 0; v < NV; ++v)
+          c[i][v] = formulas::times_derivative<Activation::gelu>(
+              c[i][v], V::load(a + i * args.preactivation_stride + v * V::N));
+    } else if (args.activation != Activation::identity) {
+      const typename H::Type* h =
+          static_cast<const typename H::Type*>(args.h) + row * args.h_stride + column;
+      with_activation<Isa>(args.activation, [&]<Activation kActivation>() __attribute__((always_inline)) {
+        if constexpr (kActivation != Activation::gelu)
+#pragma GCC unroll 16
+          for (std::size_t i = 0; i < R; ++i)
+#pragma GCC unroll 2
+            for (std::size_t v = 0; v < NV; ++v)
+              c[i][v] = formulas::times_derivative<kActivation>(
+                  c[i][v], H::load(h + i * args.h_stride + v * V::N));
+      });
+    }
+#pragma GCC unroll 2
+    for (std::size_t v = 0; v < NV; ++v) {
+      V sum = V::load(args.column_sums + column + v * V::N);
+#pragma GCC unroll 16
+      for (std::size_t i = 0; i < R; ++i) sum = sum + c[i][v];
+      sum.store(args.column_sums + column + v * V::N);
+    }
+    store_delta<M>(args.delta, c, row, column);
+  }
+};
+
+// delta^T = c * f'(a)^T: rows are units, columns are samples, so h is read across its rows.
+template <class Isa, class M>
+struct BackwardEpilogue {
+  using V = Vec<Isa, float>;
+  const BackwardArgs& args;
+
+  template <std::size_t R, std::size_t NV>
+  [[gnu::always_inline]] void operator()(V (&c)[R][NV], std::size_t row, std::size_t column) const {
+    using formulas::Activation;
+    if (args.activation != Activation::identity) {
+      alignas(64) float tile[R][NV * V::N];
+#pragma GCC unroll 16
+      for (std::size_t i = 0; i < R; ++i)
+#pragma GCC unroll 2
+        for (std::size_t v = 0; v < NV; ++v) c[i][v].store(&tile[i][v * V::N]);
+      with_activation<Isa>(args.activation, [&]<Activation kActivation>() {
+        for (std::size_t i = 0; i < R; ++i)
+          for (std::size_t v = 0; v < NV; ++v) {
+            float* p = &tile[i][v * V::N];
+            formulas::times_derivative<kActivation>(V::load(p), samples_of<kActivation>(row + i, column + v * V::N))
+                .store(p);
+          }
+      });
+#pragma GCC unroll 16
+      for (std::size_t i = 0; i < R; ++i)
+#pragma GCC unroll 2
+        for (std::size_t v = 0; v < NV; ++v) c[i][v] = V::load(&tile[i][v * V::N]);
+    }
+    float* p = args.delta_t + row * kPanel + column;
+#pragma GCC unroll 16
+    for (std::size_t i = 0; i < R; ++i)
+#pragma GCC unroll 2
+      for (std::size_t v = 0; v < NV; ++v) c[i][v].store(p + i * kPanel + v * V::N);
+    if constexpr (M::kPerWord == 2)
+      if (args.pairs_t != nullptr) store_delta<M>(args.pairs_t, c, row, column);
+  }
+
+ private:
+  // The unit's output (gelu: pre-activation) for N samples.
+  template <formulas::Activation kActivation>
+  [[gnu::always_inline]] V samples_of(std::size_t unit, std::size_t sample) const {
+    if constexpr (kActivation == formulas::Activation::gelu) {
+      const float* a = args.preactivation + sample * args.preactivation_stride + unit;
+      return V::gather(a, static_cast<std::ptrdiff_t>(args.preactivation_stride));
+    } else if constexpr (M::kPerWord == 1) {
+      const float* h = static_cast<const float*>(args.h) + sample * args.h_stride + unit;
+      return V::gather(h, static_cast<std::ptrdiff_t>(args.h_stride));
+    } else {  // the pair of units that holds it, as one float's bits
+      const float* words = static_cast<const float*>(args.h) + (sample * args.h_stride + unit) / 2;
+      const auto pairs = V::gather(words, static_cast<std::ptrdiff_t>(args.h_stride / 2)).bits();
+      return unit % 2 == 0 ? V::from_pair_low(pairs) : V::from_pair_high(pairs);
+    }
+  }
+};
+
+// W <- step(W, c): the tile is the gradient, and is never stored.
+template <class Isa, class M, formulas::Solver kSolver>
+struct UpdateEpilogue {
+  using V = Vec<Isa, float>;
+  const UpdateArgs& args;
+
+  template <std::size_t R, std::size_t NV>
+  [[gnu::always_inline]] void operator()(V (&c)[R][NV], std::size_t row, std::size_t column) const {
+    apply(c, args.parameters[0], row, column);
+    if (args.n_parameters == 2) apply(c, args.parameters[1], row, column);
+  }
+
+ private:
+  template <std::size_t R, std::size_t NV>
+  [[gnu::always_inline]] void apply(const V (&c)[R][NV], const Parameters& p, std::size_t row,
+                                    std::size_t column) const {
+    const formulas::StepConstants<V> constants(args.step);
+    const std::size_t base = row * kPanel + column;
+#pragma GCC unroll 16
+    for (std::size_t i = 0; i < R; i += 2) {
+#pragma GCC unroll 2
+      for (std::size_t v = 0; v < NV; ++v) {
+        const std::size_t at = base + i * kPanel + v * V::N;
+        const V even = step(p, at, c[i][v], constants);
+        const V odd = i + 1 < R ? step(p, at + kPanel, c[i + 1 < R ? i + 1 : i][v], constants) : V::zero();
+        if constexpr (M::kPerWord == 2) {
+          if (p.shadow != nullptr) V::pack_pair(even, odd).store(p.shadow + (row + i) / 2 * kPanel + column + v * V::N);
+          if (p.shadow_rows != nullptr) {
+            even.store_bf16(p.shadow_rows + at);
+            if (i + 1 < R) odd.store_bf16(p.shadow_rows + at + kPanel);
+          }
+        }
+      }
+    }
+  }
+
+  [[gnu::always_inline]] static V step(const Parameters& p, std::size_t at, V sum,
+                                       const formulas::StepConstants<V>& constants) {
+    constexpr bool kState1 = kSolver != formulas::Solver::sgd;
+    constexpr bool kState2 = kSolver == formulas::Solver::adam;
+    V state1 = kState1 ? V::load(p.state1 + at) : V::zero();
+    V state2 = kState2 ? V::load(p.state2 + at) : V::zero();
+    const V updated = formulas::update<kSolver>(V::load(p.value + at), sum, state1, state2, constants);
+    updated.store(p.value + at);
+    if constexpr (kState1) state1.store(p.state1 + at);
+    if constexpr (kState2) state2.store(p.state2 + at);
+    return updated;
+  }
+};
+
+}  // namespace bpfree::product

@@ -1,0 +1,162 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// The microkernel: a tile of R rows and NV vectors of columns, held in registers over the whole depth, then handed to an
+// epilogue. Everything else in product/ is what feeds it and what becomes of its tile.
+//
+// Shapes: broadcast operand rows [R, depth] or columns [depth][R]; vector operand a panel [depth][kPanel].
+// Cost:   2 R NV N flops a depth step; 14 rows and 2 vectors keep 28 of 32 registers as sums, one load of the panel serves 14
+//         rows, and the broadcasts are memory operands.
+// Result: each sum runs over the depth in order, whatever the tile's shape, so a row's result does not depend on its
+//         neighbours, on tails or on threads.
+// Tried:  packing the forward product's rows: 186 against 186 GFLOP/s of 195, so they are read where they lie (adr/0001).
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "product/kernels.h"
+
+namespace bpfree::product {
+
+using simd::Vec;
+
+// What a product multiplies: the types of its words, of its sums, and one step. kRows: height of a full tile.
+template <class Isa>
+struct F32 {
+  using Word = float;
+  using Out = float;
+  using Sum = Vec<Isa, float>;
+  using Operand = Vec<Isa, float>;
+  static constexpr std::size_t kWidth = kPanel;
+  static constexpr std::size_t kRows = F32Rows<Isa>::value;
+  static constexpr std::size_t kPerWord = 1;
+  [[gnu::always_inline]] static Sum step(Sum sum, Operand a, Operand b) { return Sum::mul_add(a, b, sum); }
+};
+
+template <class Isa>
+struct F64 {
+  using Word = double;
+  using Out = double;
+  using Sum = Vec<Isa, double>;
+  using Operand = Vec<Isa, double>;
+  static constexpr std::size_t kWidth = kPanelF64;
+  static constexpr std::size_t kRows = F32Rows<Isa>::value;
+  static constexpr std::size_t kPerWord = 1;
+  [[gnu::always_inline]] static Sum step(Sum sum, Operand a, Operand b) { return Sum::mul_add(a, b, sum); }
+};
+
+template <class Isa>
+struct Bf16 {
+  using Word = std::uint32_t;
+  using Out = float;
+  using Sum = Vec<Isa, float>;
+  using Operand = Vec<Isa, std::uint32_t>;
+  static constexpr std::size_t kWidth = kPanel;
+  static constexpr std::size_t kRows = Bf16Rows<Isa>::value;
+  static constexpr std::size_t kPerWord = 2;
+  [[gnu::always_inline]] static Sum step(Sum sum, Operand a, Operand b) { return Sum::dot_pair(sum, a, b); }
+};
+
+enum class Walk { rows, columns };
+
+template <class M, std::size_t R, std::size_t NV>
+struct Tile {
+  using Sum = typename M::Sum;
+  Sum c[R][NV];
+
+  [[gnu::always_inline]] inline void zero() {
+#pragma GCC unroll 16
+    for (std::size_t i = 0; i < R; ++i)
+#pragma GCC unroll 2
+      for (std::size_t v = 0; v < NV; ++v) c[i][v] = Sum::zero();
+  }
+
+  // Broadcast operand read row by row. Three rows share a pointer: x86 addresses base, base + s and base + 2 s.
+  [[gnu::always_inline]] inline void multiply_rows(const RowsOperand& a, std::size_t row,
+                                                   const typename M::Word* b, std::size_t depth) {
+    using Operand = typename M::Operand;
+    const std::size_t s = a.stride;
+    const typename M::Word* chunk_start = static_cast<const typename M::Word*>(a.data) + (row - a.first_row) * s;
+    for (std::size_t k0 = 0; k0 < depth; k0 += a.chunk, chunk_start += a.chunk_stride) {
+      const std::size_t n = depth - k0 < a.chunk ? depth - k0 : a.chunk;
+      const typename M::Word* p[(R + 2) / 3];
+#pragma GCC unroll 5
+      for (std::size_t g = 0; g < (R + 2) / 3; ++g) p[g] = chunk_start + 3 * g * s;
+      for (std::size_t k = 0; k < n; ++k) {
+        Operand bv[NV];
+#pragma GCC unroll 2
+        for (std::size_t v = 0; v < NV; ++v) bv[v] = Operand::load(b + v * Operand::N);
+        b += M::kWidth;
+#pragma GCC unroll 16
+        for (std::size_t i = 0; i < R; ++i) {
+          const Operand av = Operand::set(p[i / 3][(i % 3) * s + k]);
+#pragma GCC unroll 2
+          for (std::size_t v = 0; v < NV; ++v) c[i][v] = M::step(c[i][v], av, bv[v]);
+        }
+      }
+    }
+  }
+
+  // Broadcast operand packed [depth][R].
+  [[gnu::always_inline]] inline void multiply_columns(const typename M::Word* a, const typename M::Word* b,
+                                                      std::size_t depth) {
+    using Operand = typename M::Operand;
+    for (std::size_t k = 0; k < depth; ++k) {
+      Operand bv[NV];
+#pragma GCC unroll 2
+      for (std::size_t v = 0; v < NV; ++v) bv[v] = Operand::load(b + v * Operand::N);
+      b += M::kWidth;
+#pragma GCC unroll 16
+      for (std::size_t i = 0; i < R; ++i) {
+        const Operand av = Operand::set(a[i]);
+#pragma GCC unroll 2
+        for (std::size_t v = 0; v < NV; ++v) c[i][v] = M::step(c[i][v], av, bv[v]);
+      }
+      a += R;
+    }
+  }
+};
+
+// One operand pair as the loop over tiles sees it.
+template <class M>
+struct Operands {
+  RowsOperand rows;                  // Walk::rows
+  const typename M::Word* columns;   // Walk::columns, packed blocks
+  const typename M::Word* panel;
+  std::size_t depth;
+};
+
+template <class M, Walk W, std::size_t R, std::size_t NV, class Epilogue>
+[[gnu::noinline]] void run_tile(const Operands<M>& o, std::size_t row, std::size_t column, const Epilogue& epilogue) {
+  Tile<M, R, NV> tile;
+  tile.zero();
+  if constexpr (W == Walk::rows)
+    tile.multiply_rows(o.rows, row, o.panel + column, o.depth);
+  else
+    tile.multiply_columns(o.columns + row * o.depth, o.panel + column, o.depth);
+  epilogue(tile.c, row, column);
+}
+
+template <class M, Walk W, std::size_t NV, class Epilogue>
+[[gnu::always_inline]] inline void run_block(const Operands<M>& o, RowBlock block, std::size_t column,
+                                             const Epilogue& epilogue) {
+  if (block.height == M::kRows) return run_tile<M, W, M::kRows, NV>(o, block.row, column, epilogue);
+  if constexpr (M::kRows > 8)
+    if (block.height == 8) return run_tile<M, W, 8, NV>(o, block.row, column, epilogue);
+  if (block.height == 4) return run_tile<M, W, 4, NV>(o, block.row, column, epilogue);
+  if (block.height == 2) return run_tile<M, W, 2, NV>(o, block.row, column, epilogue);
+  return run_tile<M, W, 1, NV>(o, block.row, column, epilogue);
+}
+
+// All tiles of some row blocks and one panel. Only the vectors that hold valid columns are computed.
+template <class M, Walk W, class Epilogue>
+[[gnu::always_inline]] inline void run_panel(const Operands<M>& o, const RowBlock* blocks, std::size_t n_blocks,
+                                             std::size_t n_columns, const Epilogue& epilogue) {
+  constexpr std::size_t kLanes = M::Sum::N;
+  std::size_t column = 0;
+  for (; column + kLanes < n_columns; column += 2 * kLanes)
+    for (std::size_t i = 0; i < n_blocks; ++i) run_block<M, W, 2>(o, blocks[i], column, epilogue);
+  if (column < n_columns)
+    for (std::size_t i = 0; i < n_blocks; ++i) run_block<M, W, 1>(o, blocks[i], column, epilogue);
+}
+
+}  // namespace bpfree::product
