@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""One training run in a process of its own: how much memory it took at most (Linux).
+
+Usage: memory_probe.py WHO METHOD DTYPE N_THREADS; prints one JSON line.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import json
+import re
+import sys
+from pathlib import Path
+
+import rivals
+from ours import Ours, OursTrainee
+from problem import Data, Problem, load_data
+from rivals.base import Rival
+
+PROBLEM = Problem((784, 1024, 1024, 10), 128, "momentum", 0.01)
+# Loads code, starts threads, fills first-use caches, so that these do not count as the run's.
+TINY = Problem((784, 16, 16, 10), 128, "momentum", 0.01)
+
+
+def _status(key: str) -> int:
+    text = Path("/proc/self/status").read_text()
+    match = re.search(rf"^{key}:\s+(\d+) kB$", text, re.MULTILINE)
+    if match is None:
+        raise RuntimeError(f"/proc/self/status has no {key}")
+    return int(match.group(1)) * 1024
+
+
+def _forget_peak() -> None:
+    Path("/proc/self/clear_refs").write_text("5")
+
+
+class _MallInfo2(ctypes.Structure):
+    _fields_ = [
+        (name, ctypes.c_size_t)
+        for name in (
+            "arena", "ordblks", "smblks", "hblks", "hblkhd", "usmblks", "fsmblks", "uordblks",
+            "fordblks", "keepcost",
+        )
+    ]  # fmt: skip
+
+
+def _in_use() -> int:
+    """Bytes that malloc has handed out (glibc)."""
+    mallinfo2 = ctypes.CDLL(None).mallinfo2
+    mallinfo2.restype = _MallInfo2
+    info = mallinfo2()
+    return int(info.uordblks + info.hblkhd)
+
+
+def _growth_between_steps(trainee: OursTrainee) -> int:
+    """How much more is in use at the last callback of an epoch than at its first."""
+    seen: list[int] = []
+
+    def on_event(done: int, of: int, loss: float) -> bool:
+        seen.append(_in_use())
+        return False
+
+    trainee._run(slice(None), shuffle=True, on_event=on_event)
+    # The list itself and the call's own objects may take a page of Python's; a step may not.
+    return max(0, seen[-1] - seen[0] - 4096)
+
+
+def measure(rival: Rival, data: Data) -> dict[str, float]:
+    rival.train(TINY, data, TINY.initial_layers()).many(8)
+    layers = PROBLEM.initial_layers()
+    gc.collect()
+    before = _status("VmRSS")
+    _forget_peak()
+    trainee = rival.train(PROBLEM, data, layers)
+    trainee.many(2 * (len(data.y) // PROBLEM.batch))
+    peak = _status("VmHWM")
+    expected = 4 * PROBLEM.n_params * (1 + PROBLEM.n_slots) + trainee.data_copy_bytes
+    growth = _growth_between_steps(trainee) if isinstance(trainee, OursTrainee) else 0
+    return {
+        "beyond_mb": (peak - before - expected) / 1e6,
+        "parameters_and_state_mb": (expected - trainee.data_copy_bytes) / 1e6,
+        "in_use_growth_bytes": growth,
+    }
+
+
+def main(who: str, method: str, dtype: str, n_threads: str) -> None:
+    rival = Ours(method, dtype, int(n_threads)) if who == "ours" else rivals.load(who)
+    if isinstance(rival, str):
+        raise SystemExit(rival)
+    rival.set_threads(int(n_threads))
+    data = load_data()
+    data.x_float.sum()  # resident before the clock, as the uint8 rows are
+    print(json.dumps(measure(rival, data)))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

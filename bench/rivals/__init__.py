@@ -1,0 +1,31 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""One file a rival; `load` imports one, so that a missing package costs only its own rows."""
+
+from __future__ import annotations
+
+import importlib
+from functools import cache
+
+from rivals.base import Rival
+
+NAMES = (
+    "numpy",
+    "torch_eager",
+    "torch_compile",
+    "torch_autocast",
+    "jax_backprop",
+    "jax_dfa",
+    "sklearn_mlp",
+)
+
+
+@cache
+def load(name: str) -> Rival | str:
+    """The rival, or the sentence that says why it cannot run here."""
+    try:
+        module = importlib.import_module(f"rivals.{name}_rival")
+    except ImportError as error:
+        return f"{name} left out: {error}"
+    rival = module.RIVAL
+    assert isinstance(rival, Rival)
+    return rival

@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""What a rival can be asked for. What it cannot do raises NotImplementedError."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import Any
+
+import numpy as np
+from harness import Contestant
+from numpy.typing import NDArray
+from problem import F32, Data, Layers, Problem
+
+
+class Trainee(Contestant):
+    """A network in training; one unit of work is one step on shuffled, resident data."""
+
+    data_copy_bytes: int = 0  # data that it keeps a second time, for the memory row
+
+    @abstractmethod
+    def in_order(self, n_steps: int) -> None:
+        """Steps on the first rows of the data in their natural order, for the check."""
+
+    @abstractmethod
+    def epoch(self, epoch: int) -> float:
+        """One shuffled epoch; returns its mean loss (or the last step's)."""
+
+    @abstractmethod
+    def layers(self) -> Layers: ...
+
+    @abstractmethod
+    def accuracy(self, x: NDArray[Any], y: NDArray[np.int32]) -> float: ...
+
+    def feedback(self) -> list[F32] | None:
+        """Direct feedback matrices if it trains by DFA, None if by backprop."""
+        return None
+
+
+class Call(Contestant):
+    """A contestant whose unit is one call that leaves a result."""
+
+    @abstractmethod
+    def result(self) -> NDArray[Any]: ...
+
+
+class Rival:
+    """Base of ours and of each rival: they are asked the same questions."""
+
+    name: str
+    dtype: str = "float32"
+    method: str = "backprop"
+
+    def set_threads(self, n_threads: int) -> None:
+        """Ask the library for this many threads."""
+
+    def train(self, problem: Problem, data: Data, layers: Layers) -> Trainee:
+        raise NotImplementedError(f"{self.name} does not train")
+
+    def product(self, a: F32, b: F32, *, transpose_a: bool = False) -> Call:
+        raise NotImplementedError(f"{self.name} has no product")
+
+    def normals(self, n: int) -> Call:
+        raise NotImplementedError(f"{self.name} has no normals")
+
+    def predictor(self, problem: Problem, layers: Layers, x: F32) -> Call:
+        raise NotImplementedError(f"{self.name} does not predict")
+
+    def fit_classifier(
+        self, x: NDArray[Any], y: NDArray[Any], hidden: tuple[int, ...], epochs: int
+    ) -> Call:
+        raise NotImplementedError(f"{self.name} has no classifier")
+
+    def clean_up(self) -> None:
+        """Drop what the last row compiled or cached."""

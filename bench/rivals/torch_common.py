@@ -1,0 +1,188 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""PyTorch as its users write it: resident tensors, fused optimizer, gradients set to None."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from problem import F32, Data, Layers, Problem
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from rivals.base import Call, Rival, Trainee
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+
+
+def build(layer_sizes: tuple[int, ...], layers: Layers) -> nn.Sequential:
+    parts: list[nn.Module] = []
+    for n_in, n_out in pairwise(layer_sizes):
+        parts += [nn.Linear(n_in, n_out), nn.ReLU()]
+    net = nn.Sequential(*parts[:-1])
+    with torch.no_grad():
+        for linear, (w, b) in zip(net[::2], layers, strict=True):
+            linear.weight.copy_(torch.from_numpy(w.T.copy()))
+            linear.bias.copy_(torch.from_numpy(b))
+    return net
+
+
+class TorchTrainee(Trainee):
+    def __init__(
+        self,
+        name: str,
+        problem: Problem,
+        data: Data,
+        layers: Layers,
+        *,
+        autocast: bool = False,
+        compiled: bool = False,
+    ) -> None:
+        self.name = name
+        self._problem = problem
+        self._net = build(problem.layer_sizes, layers)
+        self._x = torch.from_numpy(data.x_float)
+        self._y = torch.from_numpy(data.y.astype(np.int64))
+        self._autocast = autocast
+        self._loss: Loss = self._forward_loss
+        if compiled:
+            self._loss = torch.compile(self._forward_loss)
+        params, lr = self._net.parameters(), problem.learning_rate
+        self._optimizer: torch.optim.Optimizer
+        if problem.optimizer == "momentum":
+            self._optimizer = torch.optim.SGD(params, lr, momentum=problem.momentum, fused=True)
+        else:
+            self._optimizer = torch.optim.Adam(params, lr, fused=True)
+        self._order = torch.empty(0, dtype=torch.int64)
+        self._generator = torch.Generator().manual_seed(0)
+        self._step = 0
+
+    def _cast(self) -> AbstractContextManager[Any]:
+        return torch.autocast("cpu", torch.bfloat16) if self._autocast else nullcontext()
+
+    def _forward_loss(self, x: Tensor, y: Tensor) -> Tensor:
+        with self._cast():
+            return F.cross_entropy(self._net(x), y)
+
+    def _train_step(self, x: Tensor, y: Tensor) -> Tensor:
+        if self._problem.total_steps:
+            for group in self._optimizer.param_groups:
+                group["lr"] = self._problem.lr_at(self._step)
+        self._step += 1
+        self._optimizer.zero_grad(set_to_none=True)
+        loss = self._loss(x, y)
+        loss.backward()
+        self._optimizer.step()
+        return loss
+
+    def _shuffled(self) -> Tensor:
+        return torch.randperm(len(self._y), generator=self._generator)
+
+    def many(self, n: int) -> None:
+        batch = self._problem.batch
+        for _ in range(n):
+            if len(self._order) < batch:
+                self._order = self._shuffled()
+            rows, self._order = self._order[:batch], self._order[batch:]
+            self._train_step(self._x[rows], self._y[rows])
+
+    def in_order(self, n_steps: int) -> None:
+        for i in range(n_steps):
+            rows = slice(i * self._problem.batch, (i + 1) * self._problem.batch)
+            self._train_step(self._x[rows], self._y[rows])
+
+    def epoch(self, epoch: int) -> float:
+        loss = torch.zeros(())
+        for rows in self._shuffled().split(self._problem.batch):
+            loss = self._train_step(self._x[rows], self._y[rows])
+        return float(loss)
+
+    def layers(self) -> Layers:
+        return [
+            (m.weight.detach().numpy().T.copy(), m.bias.detach().numpy().copy())
+            for m in self._net
+            if isinstance(m, nn.Linear)
+        ]
+
+    def accuracy(self, x: NDArray[Any], y: NDArray[np.int32]) -> float:
+        with torch.inference_mode(), self._cast():
+            guess = self._net(torch.from_numpy(x)).argmax(dim=1)
+        return float((guess.numpy() == y).mean())
+
+
+class _Product(Call):
+    def __init__(self, name: str, a: F32, b: F32, transpose_a: bool, dtype: torch.dtype) -> None:
+        self.name = name
+        a_, b_ = (torch.from_numpy(v).to(dtype) for v in (a, b))
+        self._a, self._b = a_.T if transpose_a else a_, b_
+        self._out = torch.empty((self._a.shape[0], b.shape[1]), dtype=dtype)
+
+    def many(self, n: int) -> None:
+        for _ in range(n):
+            torch.mm(self._a, self._b, out=self._out)
+
+    def result(self) -> NDArray[Any]:
+        return self._out.float().numpy()
+
+
+class _Normals(Call):
+    def __init__(self, name: str, n: int) -> None:
+        self.name = name
+        self._out = torch.empty(n)
+
+    def many(self, n: int) -> None:
+        for _ in range(n):
+            self._out.normal_()
+
+    def result(self) -> NDArray[Any]:
+        return self._out.numpy()
+
+
+class _Predictor(Call):
+    def __init__(self, name: str, net: nn.Module, x: Tensor) -> None:
+        self.name = name
+        self._net, self._x, self._out = net, x, x
+
+    def many(self, n: int) -> None:
+        with torch.inference_mode():
+            for _ in range(n):
+                self._out = torch.softmax(self._net(self._x), dim=1)
+
+    def result(self) -> NDArray[Any]:
+        return self._out.float().numpy()
+
+
+class TorchRival(Rival):
+    torch_dtype = torch.float32
+    autocast = False
+    compiled = False
+
+    def set_threads(self, n_threads: int) -> None:
+        torch.set_num_threads(n_threads)
+
+    def train(self, problem: Problem, data: Data, layers: Layers) -> Trainee:
+        return TorchTrainee(
+            self.name, problem, data, layers, autocast=self.autocast, compiled=self.compiled
+        )
+
+    def product(self, a: F32, b: F32, *, transpose_a: bool = False) -> Call:
+        return _Product(self.name, a, b, transpose_a, self.torch_dtype)
+
+    def normals(self, n: int) -> Call:
+        return _Normals(self.name, n)
+
+    def predictor(self, problem: Problem, layers: Layers, x: F32) -> Call:
+        net = build(problem.layer_sizes, layers).to(self.torch_dtype)
+        x_ = torch.from_numpy(x).to(self.torch_dtype)
+        if self.compiled:
+            net.compile()
+        return _Predictor(self.name, net, x_)
+
+    def clean_up(self) -> None:
+        if self.compiled:
+            torch._dynamo.reset()

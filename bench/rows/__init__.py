@@ -1,0 +1,10 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Every row of the benchmark, in the order in which they run."""
+
+from __future__ import annotations
+
+from rows import fitting, memory, mnist, normals, predicting, products, steps, threads
+from rows.common import Row
+
+MODULES = (products, normals, steps, fitting, predicting, threads, memory, mnist)
+ROWS: dict[str, Row] = {row.name: row for module in MODULES for row in module.ROWS}
