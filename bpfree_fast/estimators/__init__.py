@@ -1,0 +1,37 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Estimators in the manner of scikit-learn, one file for each method."""
+
+from __future__ import annotations
+
+from .._extras import require
+
+require("sklearn", "safetensors", "tqdm")
+
+from ._base import NetworkEstimator  # noqa: E402
+from ._progress import TrainingInfo  # noqa: E402
+from ._saving import load  # noqa: E402
+from ._targets import NetworkClassifier  # noqa: E402
+from .backprop import BackpropClassifier, BackpropRegressor  # noqa: E402
+from .feedback import DFAClassifier, DFARegressor  # noqa: E402
+
+__all__ = [
+    "CLASSIFIERS",
+    "ESTIMATORS",
+    "BackpropClassifier",
+    "BackpropRegressor",
+    "DFAClassifier",
+    "DFARegressor",
+    "TrainingInfo",
+    "load",
+]
+
+ESTIMATORS: dict[str, type[NetworkEstimator]] = {
+    cls.__name__: cls
+    for cls in (BackpropClassifier, BackpropRegressor, DFAClassifier, DFARegressor)
+}
+"""Every estimator by the name of its class: what a saved model may hold."""
+
+CLASSIFIERS: dict[str, type[NetworkClassifier]] = {
+    cls.method: cls for cls in (DFAClassifier, BackpropClassifier)
+}
+"""Every classifier by the name of its method on the command line."""
