@@ -234,7 +234,8 @@ class NetworkClassifier(ClassifierMixin, NetworkEstimator):
                 f"y has classes that the first call did not name: {names}; "
                 "name them all with classes= in the first partial_fit."
             )
-        return index.astype(np.int32)
+        encoded: NDArray[np.int32] = index.astype(np.int32)
+        return encoded
 
     def _score_samples(self, samples: Samples) -> float:
         output = self._output(samples.x)
