@@ -68,6 +68,15 @@ void DirectFeedback::set_feedback(std::size_t layer, const float* value) {
 bool DirectFeedback::build_phase(std::size_t index) {
   const std::size_t n = n_layers();
   const bool in_flight = feedback_.rule == FeedbackRule::target;
+  if (index == n + 1 && learns()) {  // after every tile that reads B
+    for (std::size_t l = 0; l + 1 < n; ++l)
+      add(network_.layers()[l].n_panels,
+          [](const void* self, std::size_t panel, const Worker& worker) {
+            static_cast<const DirectFeedback*>(stage(self).trainer)->learn(stage(self).layer, panel, worker);
+          },
+          l);
+    return true;
+  }
   if (index > n) return false;
   if (index < n) {
     add_forward(index);
@@ -143,8 +152,7 @@ void DirectFeedback::make_delta(std::size_t layer, std::size_t panel, void* delt
 }
 
 // B_l <- step(B_l, e^T h_l / n), one panel: its gradient [n_outputs][32] is one small product.
-void DirectFeedback::after_update(std::size_t layer, std::size_t panel, const Worker& worker) const {
-  if (!learns() || layer + 1 == n_layers()) return;
+void DirectFeedback::learn(std::size_t layer, std::size_t panel, const Worker& worker) const {
   const product::Kernels& k = product::kernels();
   const std::size_t n_outputs = network_.n_outputs();
   float* gradient = extra_scratch(static_cast<float*>(worker.scratch));

@@ -14,6 +14,7 @@ class DirectFeedback final : public Trainer {
   void get_feedback(std::size_t layer, float* out) const override;
   void set_feedback(std::size_t layer, const float* value) override;
   const OptimizerState* feedback_state() const override { return &feedback_state_; }
+  std::size_t feedback_offset(std::size_t layer) const override { return panel_at(layer, 0); }
 
  protected:
   bool build_phase(std::size_t index) override;
@@ -21,12 +22,12 @@ class DirectFeedback final : public Trainer {
   void before_step() override;
   float* signal() const override;
   std::size_t extra_scratch_bytes() const override;
-  void after_update(std::size_t layer, std::size_t panel, const Worker& worker) const override;
   void plain_signal(std::vector<float>& signal, const TrainingData& data) const override;
 
  private:
   std::size_t panel_at(std::size_t layer, std::size_t panel) const;  // offset of a feedback panel [n_outputs][32]
   bool learns() const { return feedback_.rule == FeedbackRule::direct_kolen_pollack; }
+  void learn(std::size_t layer, std::size_t panel, const Worker& worker) const;
   void keep_matrices();
   void fill_panel(float* panel, std::size_t layer, std::size_t index) const;
 

@@ -14,6 +14,7 @@ class LayerwiseFeedback final : public BackwardTrainer {
   void get_feedback(std::size_t layer, float* out) const override;
   void set_feedback(std::size_t layer, const float* value) override;
   const OptimizerState* feedback_state() const override { return &feedback_state_; }
+  std::size_t feedback_offset(std::size_t layer) const override { return offset(layer + 1); }
 
  protected:
   product::RowsOperand backward_operand(std::size_t layer, std::size_t first_row, std::size_t n_rows,

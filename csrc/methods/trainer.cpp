@@ -72,6 +72,37 @@ void Trainer::feedback_shape(std::size_t layer, std::size_t& rows, std::size_t& 
   columns = direct ? network_.sizes()[layer + 1] : network_.sizes()[layer + 2];
 }
 
+std::vector<Trainer::StateArray> Trainer::state_arrays() const {
+  std::vector<StateArray> arrays;
+  for (const Layer& layer : network_.layers())
+    for (int i = 0; i < state_.n_slots(); ++i) {
+      arrays.push_back({state_.slot(i) + layer.weights, layer.n_in, layer.n_out});
+      arrays.push_back({state_.slot(i) + layer.biases, layer.n_out, 0});
+    }
+  const OptimizerState* learned = feedback_state();
+  for (std::size_t l = 0; learned != nullptr && l + 1 < n_layers(); ++l)
+    for (int i = 0; i < learned->n_slots(); ++i) {
+      StateArray array{learned->slot(i) + feedback_offset(l), 0, 0};
+      feedback_shape(l, array.rows, array.columns);
+      arrays.push_back(array);
+    }
+  return arrays;
+}
+
+void Trainer::get_state(const StateArray& array, float* out) {
+  if (array.columns == 0)
+    std::copy_n(array.packed, array.rows, out);
+  else
+    unpack_panels(out, array.packed, array.rows, array.columns);
+}
+
+void Trainer::set_state(const StateArray& array, const float* value) {
+  if (array.columns == 0)
+    std::copy_n(value, array.rows, array.packed);
+  else
+    pack_panels(array.packed, value, array.rows, array.columns);
+}
+
 void Trainer::check(const TrainingData& data) const {
   const InputView& x = data.x;
   if (x.columns != network_.sizes()[0])
@@ -336,7 +367,6 @@ void Trainer::update(std::size_t layer, std::size_t tile, const Worker& worker) 
   state_.attach(biases, at);
   product::kernels().vector_update(
       {.parameters = biases, .gradient = column_sums, .n = kPanel, .step = step_constants(true, layer == 0)});
-  after_update(layer, panel, worker);
 }
 
 product::ProjectArgs Trainer::project_args(std::size_t layer, std::size_t panel, void* delta,

@@ -72,8 +72,20 @@ class Trainer : private PhaseSource {
   virtual void set_feedback(std::size_t layer, const float* value);
   // Shape of that matrix; throws Error when there is none.
   void feedback_shape(std::size_t layer, std::size_t& rows, std::size_t& columns) const;
-  // State of feedback that learns, in the feedback's packed layout; no slots otherwise.
+  // State of feedback that learns, in the feedback's packed layout (layer l's begins at the offset); else null or no slots.
   virtual const OptimizerState* feedback_state() const { return nullptr; }
+  virtual std::size_t feedback_offset(std::size_t) const { return 0; }
+
+  // The solver's state as plain arrays, to save and to resume: for each layer and slot that of W [n_in, n_out] and that of b
+  // [n_out]; then, where feedback learns, for each hidden layer and slot that of the feedback.
+  struct StateArray {
+    float* packed;
+    std::size_t rows;
+    std::size_t columns;  // 0: a vector of `rows`
+  };
+  std::vector<StateArray> state_arrays() const;
+  static void get_state(const StateArray& array, float* out);
+  static void set_state(const StateArray& array, const float* value);
 
   // Per hidden layer: angle in degrees to backprop's delta on these rows, and the ratio of the norms.
   struct Alignment {
@@ -104,7 +116,6 @@ class Trainer : private PhaseSource {
   // Scratch of a tile: column sums [32], then the delta panel, then what the method asked for.
   float* extra_scratch(float* column_sums) const { return column_sums + (padded_batch_ + 2) * product::kPanel; }
   virtual void add_update_targets(std::size_t, std::size_t, product::UpdateArgs&) const {}
-  virtual void after_update(std::size_t, std::size_t, const Worker&) const {}
   // What the rule projects to the hidden layers, given e; both [n, n_outputs] row-major.
   virtual void plain_signal(std::vector<float>& signal, const TrainingData& data) const;
 

@@ -21,7 +21,7 @@ struct OutputRows {
         args.row_loss[i] = weight * softmax_row(args, row, static_cast<std::size_t>(args.labels[sample]));
       else
         args.row_loss[i] = weight * target_row(args, row, args.targets + sample * args.n_outputs);
-      finish_row(args, row, i, V::set(weight));
+      finish_row(args, row, i, weight);
     }
   }
 
@@ -119,15 +119,15 @@ struct OutputRows {
   }
 
   // Applies the sample weight, and writes the other forms of e that the method asks for.
-  static void finish_row(const LossArgs& args, float* row, std::size_t i, V weight) {
+  static void finish_row(const LossArgs& args, float* row, std::size_t i, float weight) {
     for_row(args.panel_stride, args.n_outputs, [&](std::size_t at, std::size_t, std::size_t n) {
       V e = V::load(row + at);
       if (args.weights != nullptr) {
-        e = e * weight;
+        e = e * V::set(weight);
         e.store_partial(row + at, n);
       }
       if (args.signal != nullptr) {
-        const V one = V::set(1.0f);
+        const V one = V::set(weight);  // a sample of weight 2 counts as two
         const V sign = V::select(e > V::zero(), one, V::select(e < V::zero(), V::zero() - one, V::zero()));
         sign.store_partial(args.signal + i * kPanel + at, n);
       }
@@ -136,7 +136,7 @@ struct OutputRows {
     float* column = args.error_t + i / kPanel * args.error_t_stride + i % kPanel;
     for (std::size_t j = 0; j < args.n_outputs; ++j) {
       const float e = row[j / kPanel * args.panel_stride + j % kPanel];
-      column[j * kPanel] = !args.sign_of_error_t ? e : e > 0 ? 1.0f : e < 0 ? -1.0f : 0.0f;
+      column[j * kPanel] = !args.sign_of_error_t ? e : e > 0 ? weight : e < 0 ? -weight : 0.0f;
     }
     if (args.error_pairs_t == nullptr) return;
     std::uint32_t* pairs = args.error_pairs_t + i / kPanel * (args.error_t_stride / 2) + i % kPanel;

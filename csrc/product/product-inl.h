@@ -166,7 +166,6 @@ struct Elementwise {
     tile.zero();
     Operand a = Operand::load(zeros), b = Operand::load(zeros);
     for (std::size_t round = 0; round < rounds * kDepth; ++round) {
-      asm volatile("" : : "r"(&zeros) : "memory");
 #pragma GCC unroll 16
       for (std::size_t i = 0; i < M::kRows; ++i) {
         tile.c[i][0] = M::step(tile.c[i][0], a, b);

@@ -1,0 +1,213 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#include <optional>
+
+#include "bindings/bindings.h"
+#include "methods/backprop.h"
+#include "methods/feedback.h"
+
+namespace bpfree::bindings {
+
+namespace {
+
+constexpr double kEventSeconds = 0.1;
+
+// A trainer with the network that it trains kept alive, and what Python asks of it besides.
+struct BoundTrainer {
+  py::object network;
+  std::unique_ptr<Trainer> trainer;
+  bool stopped = false;
+};
+
+FeedbackOptions feedback_options(const std::string& rule, const std::string& error_signal,
+                                 const std::string& distribution, double scale) {
+  using random::Distribution;
+  FeedbackOptions options;
+  options.rule = named<FeedbackRule, 8>("feedback", rule,
+                                        {{{"direct", FeedbackRule::direct},
+                                          {"layerwise", FeedbackRule::layerwise},
+                                          {"sign_symmetric", FeedbackRule::sign_symmetric},
+                                          {"sign_symmetric_batchwise", FeedbackRule::sign_symmetric_batchwise},
+                                          {"sign_symmetric_fixed", FeedbackRule::sign_symmetric_fixed},
+                                          {"kolen_pollack", FeedbackRule::kolen_pollack},
+                                          {"direct_kolen_pollack", FeedbackRule::direct_kolen_pollack},
+                                          {"target", FeedbackRule::target}}});
+  options.error_signal = named<ErrorSignal, 2>("error_signal", error_signal,
+                                               {{{"exact", ErrorSignal::exact}, {"sign", ErrorSignal::sign}}});
+  options.distribution = named<Distribution, 3>("feedback_distribution", distribution,
+                                                {{{"uniform", Distribution::uniform},
+                                                  {"normal", Distribution::normal},
+                                                  {"sign", Distribution::sign}}});
+  options.scale = static_cast<float>(scale);
+  return options;
+}
+
+formulas::Solver solver_of(const std::string& name, double momentum, bool nesterov) {
+  using formulas::Solver;
+  const auto solver = named<Solver, 4>(
+      "solver", name,
+      {{{"sgd", Solver::sgd}, {"adam", Solver::adam}, {"adamw", Solver::adam}, {"rmsprop", Solver::rmsprop}}});
+  if (solver != Solver::sgd || momentum == 0) return solver;
+  return nesterov ? Solver::nesterov : Solver::momentum;
+}
+
+std::unique_ptr<BoundTrainer> make(const py::object& network, const std::string& method, const std::string& feedback,
+                                   const std::string& error_signal, const std::string& distribution, double scale,
+                                   const std::string& solver, double momentum, bool nesterov, double beta_1,
+                                   double beta_2, double epsilon, double alpha, double weight_decay,
+                                   std::int64_t batch_size, std::uint64_t seed, int n_threads) {
+  if (batch_size < 1) fail("batch_size is " + std::to_string(batch_size) + ", expected at least 1");
+  TrainerOptions options;
+  options.optimizer = {solver_of(solver, momentum, nesterov),
+                       static_cast<float>(momentum),
+                       static_cast<float>(beta_1),
+                       static_cast<float>(beta_2),
+                       static_cast<float>(epsilon),
+                       static_cast<float>(alpha),
+                       static_cast<float>(weight_decay)};
+  options.batch_size = static_cast<std::size_t>(batch_size);
+  options.seed = seed;
+  options.n_threads = n_threads;
+  auto& net = network.cast<Network&>();
+  const bool backprop =
+      named<bool, 2>("method", method, {{{"backprop", true}, {"feedback", false}}});
+  const FeedbackOptions rule = feedback_options(feedback, error_signal, distribution, scale);
+  auto bound = std::make_unique<BoundTrainer>();
+  bound->network = network;
+  if (backprop)
+    bound->trainer = std::make_unique<Backprop>(net, options);
+  else
+    bound->trainer = make_feedback_trainer(net, options, rule);
+  return bound;
+}
+
+TrainingData training_data(const Trainer& t, const py::array& x, const py::array& y, const py::object& sample_weight,
+                           double input_scale) {
+  TrainingData data;
+  data.x = input_view(x, input_scale);
+  if (t.network().loss() == formulas::Loss::softmax_cross_entropy)
+    data.labels = checked<std::int32_t>("y", y, data.x.rows, 0);
+  else
+    data.targets = checked<float>("y", y, data.x.rows, t.network().n_outputs());
+  if (!sample_weight.is_none())
+    data.weights = checked<float>("sample_weight", sample_weight.cast<py::array>(), data.x.rows, 0);
+  return data;
+}
+
+formulas::Schedule schedule_of(const std::string& name, double learning_rate, std::uint64_t total_steps,
+                               std::uint64_t step_size, double gamma, double power_t) {
+  using formulas::ScheduleKind;
+  return {named<ScheduleKind, 4>("schedule", name,
+                                 {{{"constant", ScheduleKind::constant},
+                                   {"cosine", ScheduleKind::cosine},
+                                   {"step", ScheduleKind::step},
+                                   {"invscaling", ScheduleKind::invscaling}}}),
+          learning_rate, total_steps, step_size, gamma, power_t};
+}
+
+double run_epoch(BoundTrainer& bound, const py::array& x, const py::array& y, const py::object& sample_weight,
+                 std::uint64_t epoch, bool shuffle, double input_scale, double learning_rate,
+                 const std::string& schedule, std::uint64_t total_steps, std::uint64_t step_size, double gamma,
+                 double power_t, const py::object& on_event) {
+  Trainer& t = *bound.trainer;
+  const TrainingData data = training_data(t, x, y, sample_weight, input_scale);
+  t.begin_epoch(data, {epoch, shuffle, schedule_of(schedule, learning_rate, total_steps, step_size, gamma, power_t)});
+  bound.stopped = false;
+  for (bool more = true; more && !bound.stopped;) {
+    {
+      py::gil_scoped_release release;
+      more = t.run(kEventSeconds);
+    }
+    if (PyErr_CheckSignals() != 0) throw py::error_already_set();
+    if (!on_event.is_none())
+      bound.stopped = py::bool_(on_event(t.steps_done(), t.steps_in_epoch(), t.mean_loss()));
+  }
+  return t.mean_loss();
+}
+
+py::array_t<float> plain(std::size_t rows, std::size_t columns) {
+  if (columns == 0) return py::array_t<float>(static_cast<py::ssize_t>(rows));
+  return py::array_t<float>({rows, columns});
+}
+
+py::list optimizer_state(const BoundTrainer& bound) {
+  py::list result;
+  for (const Trainer::StateArray& array : bound.trainer->state_arrays()) {
+    py::array_t<float> out = plain(array.rows, array.columns);
+    Trainer::get_state(array, out.mutable_data());
+    result.append(out);
+  }
+  return result;
+}
+
+void set_optimizer_state(BoundTrainer& bound, const std::vector<py::array>& state) {
+  const std::vector<Trainer::StateArray> arrays = bound.trainer->state_arrays();
+  if (state.size() != arrays.size())
+    fail("state has " + std::to_string(state.size()) + " arrays, this trainer has " + std::to_string(arrays.size()));
+  for (std::size_t i = 0; i < arrays.size(); ++i)
+    checked<float>(("state[" + std::to_string(i) + "]").c_str(), state[i], arrays[i].rows, arrays[i].columns);
+  for (std::size_t i = 0; i < arrays.size(); ++i)
+    Trainer::set_state(arrays[i], static_cast<const float*>(state[i].data()));
+}
+
+py::array_t<float> feedback(const BoundTrainer& bound, std::size_t layer) {
+  std::size_t rows = 0, columns = 0;
+  bound.trainer->feedback_shape(layer, rows, columns);
+  py::array_t<float> out = plain(rows, columns);
+  bound.trainer->get_feedback(layer, out.mutable_data());
+  return out;
+}
+
+void set_feedback(BoundTrainer& bound, std::size_t layer, const py::array& value) {
+  std::size_t rows = 0, columns = 0;
+  bound.trainer->feedback_shape(layer, rows, columns);
+  bound.trainer->set_feedback(layer, checked<float>("value", value, rows, columns));
+}
+
+py::tuple alignment(const BoundTrainer& bound, const py::array& x, const py::array& y, const py::object& sample_weight,
+                    double input_scale) {
+  const TrainingData data = training_data(*bound.trainer, x, y, sample_weight, input_scale);
+  std::vector<Trainer::Alignment> result;
+  {
+    py::gil_scoped_release release;
+    result = bound.trainer->alignment(data);
+  }
+  py::list angles, ratios;
+  for (const Trainer::Alignment& a : result) {
+    angles.append(a.angle);
+    ratios.append(a.norm_ratio);
+  }
+  return py::make_tuple(angles, ratios);
+}
+
+}  // namespace
+
+void bind_trainer(py::module_& m) {
+  py::class_<BoundTrainer>(m, "Trainer", "Trains a network by minibatches, whole epochs at a time.")
+      .def(py::init(&make), py::arg("network"), py::kw_only(), py::arg("method"), py::arg("feedback") = "direct",
+           py::arg("error_signal") = "exact", py::arg("feedback_distribution") = "uniform",
+           py::arg("feedback_scale") = 1.0, py::arg("solver") = "adam", py::arg("momentum") = 0.9,
+           py::arg("nesterov") = true, py::arg("beta_1") = 0.9, py::arg("beta_2") = 0.999, py::arg("epsilon") = 1e-8,
+           py::arg("alpha") = 0.0, py::arg("weight_decay") = 0.0, py::arg("batch_size") = 128, py::arg("seed") = 0,
+           py::arg("n_threads") = 0)
+      .def_property(
+          "step", [](const BoundTrainer& b) { return b.trainer->step(); },
+          [](BoundTrainer& b, std::uint64_t step) { b.trainer->set_step(step); })
+      .def("run_epoch", &run_epoch, py::arg("x"), py::arg("y"), py::arg("sample_weight") = py::none(), py::kw_only(),
+           py::arg("epoch"), py::arg("shuffle") = true, py::arg("input_scale") = 1.0, py::arg("learning_rate"),
+           py::arg("schedule") = "constant", py::arg("total_steps") = 0, py::arg("step_size") = 10,
+           py::arg("gamma") = 0.1, py::arg("power_t") = 0.5, py::arg("on_event") = py::none())
+      .def_readonly("stopped", &BoundTrainer::stopped)
+      .def("optimizer_state", &optimizer_state)
+      .def("set_optimizer_state", &set_optimizer_state, py::arg("state"))
+      .def_property_readonly("n_feedback",
+                             [](const BoundTrainer& b) {
+                               const bool none = b.trainer->feedback_kind() == Trainer::FeedbackKind::none;
+                               return none ? 0 : b.trainer->network().layers().size() - 1;
+                             })
+      .def("feedback", &feedback, py::arg("layer"))
+      .def("set_feedback", &set_feedback, py::arg("layer"), py::arg("value"))
+      .def("alignment", &alignment, py::arg("x"), py::arg("y"), py::arg("sample_weight") = py::none(), py::kw_only(),
+           py::arg("input_scale") = 1.0);
+}
+
+}  // namespace bpfree::bindings
