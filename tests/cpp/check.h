@@ -49,6 +49,7 @@ struct Test {
 // One per file; main.cpp lists them.
 void test_parallel();
 void test_row_blocks();
+void test_random();
 void test_product();
 void test_training();
 

@@ -23,9 +23,8 @@ int n_failed = 0;
 constexpr int kSkipped = 77;
 
 constexpr std::array kTests = {
-    Test{"parallel", test_parallel},
-    Test{"row_blocks", test_row_blocks},
-    Test{"product", test_product},
+    Test{"parallel", test_parallel}, Test{"row_blocks", test_row_blocks},
+    Test{"random", test_random},     Test{"product", test_product},
     Test{"training", test_training},
 };
 

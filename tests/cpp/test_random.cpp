@@ -1,0 +1,132 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// Random streams against Philox4x32-10 written from its definition, at every offset and length around a vector.
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <numbers>
+#include <vector>
+
+#include "check.h"
+#include "random/random.h"
+
+namespace bpfree::test {
+
+namespace {
+
+using Words = std::array<std::uint32_t, 4>;
+
+// Salmon et al. 2011, section 3.3: ten rounds, the key bumped between them.
+Words naive_philox(Words c, std::array<std::uint32_t, 2> key) {
+  for (int round = 0; round < 10; ++round) {
+    const std::uint64_t a = std::uint64_t{0xD2511F53} * c[0];
+    const std::uint64_t b = std::uint64_t{0xCD9E8D57} * c[2];
+    c = {static_cast<std::uint32_t>(b >> 32) ^ c[1] ^ key[0], static_cast<std::uint32_t>(b),
+         static_cast<std::uint32_t>(a >> 32) ^ c[3] ^ key[1], static_cast<std::uint32_t>(a)};
+    key[0] += 0x9E3779B9;
+    key[1] += 0xBB67AE85;
+  }
+  return c;
+}
+
+constexpr std::uint64_t kSeed = 0x0123456789abcdef;
+constexpr std::uint64_t kStream = 0xfedcba9876543210;
+
+// Word i of the public stream: counter (block, stream's low half, high half, 0).
+std::uint32_t word(std::uint64_t i) {
+  const std::uint64_t block = i / 4;
+  const auto low = [](std::uint64_t v) { return static_cast<std::uint32_t>(v); };
+  return naive_philox({low(block), low(kStream), low(kStream >> 32), low(block >> 32)},
+                      {low(kSeed), low(kSeed >> 32)})[i % 4];
+}
+
+double naive_normal(std::uint64_t i) {
+  const double radius = (static_cast<double>(word(i / 2 * 2) >> 8) + 1) * 0x1p-24;
+  const double angle = 2 * std::numbers::pi * static_cast<double>(word(i / 2 * 2 + 1)) * 0x1p-32;
+  const double r = std::sqrt(-2 * std::log(radius));
+  return r * (i % 2 == 0 ? std::cos(angle) : std::sin(angle));
+}
+
+constexpr std::array<std::uint64_t, 5> kOffsets = {0, 1, 6, 33, (std::uint64_t{1} << 34) - 9};
+
+void against_the_definition() {
+  for (const std::uint64_t offset : kOffsets) {
+    for (const std::size_t n : {0, 1, 3, 4, 7, 16, 17, 31, 64, 67, 1000}) {
+      std::vector<std::uint32_t> bits(n);
+      std::vector<float> uniforms(n);
+      std::vector<float> signs(n);
+      std::vector<double> normals(n);
+      random::random_bits(bits, kSeed, kStream, offset, 2);
+      random::uniform(std::span<float>(uniforms), kSeed, kStream, offset, 2);
+      random::sign(std::span<float>(signs), kSeed, kStream, offset, 2);
+      random::normal(std::span<double>(normals), kSeed, kStream, offset, 2);
+      for (std::size_t k = 0; k < n; ++k) {
+        const std::uint64_t i = offset + k;
+        const bool set = (word(i / 32) >> (i % 32) & 1u) != 0;
+        check(bits[k] == word(i), "a word");
+        check(uniforms[k] == static_cast<float>(word(i) >> 8) * 0x1p-24f, "a uniform");
+        check(signs[k] == (set ? -1.0f : 1.0f), "a sign");
+        check(std::abs(normals[k] - naive_normal(i)) < 3e-6, "a normal");
+      }
+    }
+  }
+}
+
+void threads_change_no_bit() {
+  constexpr std::size_t kN = 300007;
+  std::vector<float> first(kN);
+  random::normal(std::span<float>(first), kSeed, kStream, 5, 1);
+  for (const int n_threads : {2, 3, 7}) {
+    std::vector<float> again(kN);
+    random::normal(std::span<float>(again), kSeed, kStream, 5, n_threads);
+    check(again == first, "the number of threads changed a normal");
+  }
+}
+
+// A block cut out of a matrix is that part of the whole, and nothing beside it is written.
+void blocks_of_a_matrix() {
+  constexpr std::size_t kRows = 5;
+  constexpr std::size_t kColumns = 37;
+  constexpr std::size_t kStride = 40;
+  const random::Counter counter{random::Purpose::feedback, 3, 2, 1};
+  for (const auto distribution :
+       {random::Distribution::uniform, random::Distribution::normal, random::Distribution::sign}) {
+    std::vector<float> whole(kRows * kColumns);
+    random::matrix_block(whole.data(), kColumns, distribution, 0.5f, kSeed, counter, kColumns, 0,
+                         kRows, 0, kColumns);
+    for (const std::size_t begin : {0, 1, 5, 32, 36}) {
+      std::vector<float> part(kRows * kStride, 9.0f);
+      const std::size_t n = kColumns - begin;
+      random::matrix_block(part.data(), kStride, distribution, 0.5f, kSeed, counter, kColumns, 1,
+                           kRows - 1, begin, n);
+      for (std::size_t i = 0; i < kRows; ++i)
+        for (std::size_t j = 0; j < kStride; ++j)
+          check(part[i * kStride + j] ==
+                    (i + 1 < kRows && j < n ? whole[(i + 1) * kColumns + begin + j] : 9.0f),
+                "a part of a random matrix");
+    }
+  }
+}
+
+void permutations() {
+  for (const std::size_t n : {0, 1, 2, 17, 1000}) {
+    std::vector<std::uint32_t> order(n);
+    random::permutation(order.data(), n, kSeed, 3);
+    std::sort(order.begin(), order.end());
+    for (std::size_t i = 0; i < n; ++i) check(order[i] == i, "not a permutation");
+  }
+}
+
+}  // namespace
+
+void test_random() {
+  check(naive_philox({0, 0, 0, 0}, {0, 0}) == Words{0x6627e8d5, 0xe169c58d, 0xbc57ac4c, 0x9b00dbd8},
+        "the published answer for zeros");
+  check(random::philox({1, 2, 3, 4}, {5, 6}) == naive_philox({1, 2, 3, 4}, {5, 6}), "a block");
+  against_the_definition();
+  threads_change_no_bit();
+  blocks_of_a_matrix();
+  permutations();
+}
+
+}  // namespace bpfree::test
