@@ -20,6 +20,7 @@ template <class Isa>
 struct Vec<Isa, float> {
   static constexpr std::size_t N = 8;
   using Element = float;
+  using Float = Vec;
   using Bits = Vec<Isa, std::uint32_t>;
 
   __m256 v;
@@ -278,6 +279,7 @@ template <class Isa>
 struct Vec<Isa, std::uint32_t> {
   static constexpr std::size_t N = 8;
   using Element = std::uint32_t;
+  using Bits = Vec;
   using Float = Vec<Isa, float>;
 
   __m256i v;

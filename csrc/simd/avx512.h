@@ -51,6 +51,7 @@ template <class Isa>
 struct Vec<Isa, float> {
   static constexpr std::size_t N = 16;
   using Element = float;
+  using Float = Vec;
   using Bits = Vec<Isa, std::uint32_t>;
 
   __m512 v;
@@ -315,6 +316,7 @@ template <class Isa>
 struct Vec<Isa, std::uint32_t> {
   static constexpr std::size_t N = 16;
   using Element = std::uint32_t;
+  using Bits = Vec;
   using Float = Vec<Isa, float>;
 
   __m512i v;

@@ -152,24 +152,23 @@ template <class V>
   cosine = polynomial(t2, 1.0f, -0x1.3bd39cp+0f, 0x1.03b058p-2f, -0x1.4e78bep-6f);
 }
 
-// The same for any angle: t quarter turns beyond the quadrant that the two lowest bits of `quadrant` name.
+// The same for any angle: t quarter turns from the axis that the two highest bits of `axis` name.
 template <class V>
-[[gnu::always_inline]] inline void sincos_quadrant(V t, typename V::Bits quadrant, V& sine,
-                                                   V& cosine) {
+[[gnu::always_inline]] inline void sincos_axis(V t, typename V::Bits axis, V& sine, V& cosine) {
   using U = typename V::Bits;
   V s, c;
   sincos_quarter(t, s, c);
-  const auto swap = U::any_bit(quadrant, U::set(1));
-  sine = V::flip_sign(V::select(swap, c, s), quadrant << 30);
-  cosine = V::flip_sign(V::select(swap, s, c), (quadrant << 30) ^ (quadrant << 31));
+  const auto swap = U::any_bit(axis, U::set(0x40000000u));
+  sine = V::flip_sign(V::select(swap, c, s), axis);
+  cosine = V::flip_sign(V::select(swap, s, c), axis ^ (axis << 1));
 }
 
 // Sine and cosine of 2 pi turns.
 template <class V>
 [[gnu::always_inline]] inline void sincos_turns(V turns, V& sine, V& cosine) {
   const V quarters = V::set(4.0f) * (turns - V::round_nearest(turns));  // exact, in [-2, 2]
-  const V nearest = V::round_nearest(quarters);
-  sincos_quadrant(quarters - nearest, V::Bits::from_float_trunc(nearest), sine, cosine);
+  const V axis = V::round_nearest(quarters);
+  sincos_axis(quarters - axis, V::Bits::from_float_trunc(axis) << 30, sine, cosine);
 }
 
 }  // namespace bpfree::simd

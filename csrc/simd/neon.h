@@ -18,6 +18,7 @@ template <class Isa>
 struct Vec<Isa, float> {
   static constexpr std::size_t N = 4;
   using Element = float;
+  using Float = Vec;
   using Bits = Vec<Isa, std::uint32_t>;
 
   float32x4_t v;
@@ -221,6 +222,7 @@ template <class Isa>
 struct Vec<Isa, std::uint32_t> {
   static constexpr std::size_t N = 4;
   using Element = std::uint32_t;
+  using Bits = Vec;
   using Float = Vec<Isa, float>;
 
   uint32x4_t v;

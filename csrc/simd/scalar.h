@@ -22,6 +22,7 @@ template <class Isa, class T>
 struct Vec<Isa, T> {
   static constexpr std::size_t N = 1;
   using Element = T;
+  using Float = Vec;
   using Bits = Vec<Isa, std::uint32_t>;
 
   T v;
@@ -157,6 +158,7 @@ template <class Isa>
 struct Vec<Isa, std::uint32_t> {
   static constexpr std::size_t N = 1;
   using Element = std::uint32_t;
+  using Bits = Vec;
   using Float = Vec<Isa, float>;
 
   std::uint32_t v;
