@@ -187,6 +187,7 @@ class NetworkEstimator(FittedNetwork, ABC):
         self._network.initialize(self.seed_, settings.initializer)
         self.__dict__.pop("_trainer", None)
         self.n_layers_ = len(settings.hidden) + 2
+        self.n_params_ = self._network.n_params
         self.out_activation_ = {
             "softmax_cross_entropy": "softmax",
             "binary_cross_entropy": "logistic",

@@ -181,6 +181,8 @@ n_outputs_ : int
     Units of the output layer.
 n_layers_ : int
     Layers, with input and output.
+n_params_ : int
+    Weights and intercepts.
 out_activation_ : str
     What follows the output layer.
 n_iter_ : int
