@@ -12,15 +12,24 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from machine import Interference
+
 # Thread pools spin after their last call (OpenBLAS for some 30 ms): after each switch the next
 # contestant runs untimed for at least this long.
 SETTLE_SECONDS = 0.06
+
+# A block is disturbed when other processes used more than this of one CPU; tries for each block.
+OTHERS_LIMIT = 0.06
+TRIES = 4
+# Above this share of disturbed blocks a row's figures are not worth quoting.
+DISTURBED_LIMIT = 0.2
 
 
 class Contestant(ABC):
     """Something that does units of work (a step, a product, a million normals)."""
 
     name: str
+    expected_others: float = 0.0  # CPUs that a neighbour of its own keeps busy
     _pace: float = 0.0  # seconds a unit, from the last block
 
     @abstractmethod
@@ -57,11 +66,23 @@ class Spread:
         return cls(median, q1, q3, len(values))
 
 
-def alternate(
-    contestants: Sequence[Contestant], *, seconds: float, rounds: int
-) -> dict[str, list[float]]:
-    """Seconds a unit of each contestant, one value a round; the order turns each round."""
-    times: dict[str, list[float]] = {c.name: [] for c in contestants}
+@dataclass
+class Timed:
+    """Seconds a unit of each contestant, one value a round."""
+
+    times: dict[str, list[float]]
+    blocks: int = 0
+    disturbed: int = 0  # blocks kept although other processes took part of the CPUs
+
+
+def alternate(contestants: Sequence[Contestant], *, seconds: float, rounds: int) -> Timed:
+    """Contestants take turns, and the order turns each round.
+
+    A block beside which other processes took CPU time is done again, and after some tries kept
+    and counted. That the block was slow is never the reason: what others did decides alone.
+    """
+    timed = Timed({c.name: [] for c in contestants})
+    watch = Interference()
     for c in contestants:  # compile, touch pages, learn the pace
         c.block(min(seconds, 0.2))
     gc.collect()
@@ -70,12 +91,19 @@ def alternate(
         for turn in range(rounds):
             k = turn % len(contestants)
             for c in (*contestants[k:], *contestants[:k]):
-                c.block(SETTLE_SECONDS)
-                units, elapsed = c.block(seconds)
-                times[c.name].append(elapsed / units)
+                for _ in range(TRIES):
+                    c.block(SETTLE_SECONDS)
+                    watch.start()
+                    units, elapsed = c.block(seconds)
+                    disturbed = watch.others() - c.expected_others > OTHERS_LIMIT
+                    if not disturbed:
+                        break
+                timed.times[c.name].append(elapsed / units)
+                timed.blocks += 1
+                timed.disturbed += disturbed
     finally:
         gc.enable()
-    return times
+    return timed
 
 
 @dataclass(frozen=True)
@@ -146,6 +174,17 @@ class Result:
     wrong: list[str] = field(default_factory=list)  # whose answer was wrong: never timed
     skipped: str = ""
     extra: dict[str, Any] = field(default_factory=dict)
+
+    blocks: int = 0
+    disturbed_blocks: int = 0
+
+    def count(self, timed: Timed) -> None:
+        self.blocks += timed.blocks
+        self.disturbed_blocks += timed.disturbed
+
+    @property
+    def disturbed(self) -> bool:
+        return self.disturbed_blocks > DISTURBED_LIMIT * self.blocks
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)

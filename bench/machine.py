@@ -124,6 +124,34 @@ def copy_rate(n_bytes: int, n_threads: int, seconds: float = 0.5) -> float:
     return sum(counts) * 2.0 * n * 4 / seconds
 
 
+class Interference:
+    """How much of this process's CPUs others use, by the kernel's count (ticks of 10 ms)."""
+
+    def __init__(self) -> None:
+        self._cpus = {f"cpu{c}" for c in os.sched_getaffinity(0)}
+        self._tick = os.sysconf("SC_CLK_TCK")
+        self.start()
+
+    def _busy(self) -> float:
+        """Seconds that the CPUs were busy with anybody, stolen time included."""
+        total = 0
+        for line in Path("/proc/stat").read_text().splitlines():
+            name, *ticks = line.split()
+            if name in self._cpus:
+                user, nice, system, _idle, _wait, irq, softirq, steal = map(int, ticks[:8])
+                total += user + nice + system + irq + softirq + steal
+        return total / self._tick
+
+    def start(self) -> None:
+        self._begin = (self._busy(), sum(os.times()[:4]), time.perf_counter())
+
+    def others(self) -> float:
+        """CPUs that others kept busy since `start`: 0 if none, 1 if one all the time."""
+        busy, own, begin = self._begin
+        mine = sum(os.times()[:4]) - own
+        return max(0.0, self._busy() - busy - mine) / (time.perf_counter() - begin)
+
+
 class Peaks:
     """The register-only loop's GFLOP/s, measured once a dtype and thread count."""
 

@@ -83,6 +83,11 @@ def show(result: Any) -> None:
             print(f"      {line.note}")
     for verdict in result.verdicts:
         print(f"   -> {verdict}")
+    if result.disturbed:
+        print(
+            f"   DISTURBED: other processes ran beside {result.disturbed_blocks} of "
+            f"{result.blocks} blocks; do not quote these figures"
+        )
     for note in result.notes:
         print(f"   note: {note}")
     for wrong in result.wrong:
@@ -135,7 +140,11 @@ def main(argv: list[str]) -> int:
     missed = sum(v.floor_met is False for r in results for v in r.verdicts)
     wrong = sum(bool(r.wrong) for r in results)
     skipped = sum(bool(r.skipped) for r in results)
-    print(f"\n{len(results)} rows, {skipped} skipped, {missed} floors not met, {wrong} wrong")
+    disturbed = sum(r.disturbed for r in results)
+    print(
+        f"\n{len(results)} rows: {skipped} skipped, {disturbed} disturbed, {wrong} with a wrong "
+        f"answer; {missed} floors not met"
+    )
     return 1 if wrong else 0
 
 

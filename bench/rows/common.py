@@ -90,7 +90,9 @@ def compete(
     """
     if not entries:
         return {}
-    times = alternate([e.contestant for e in entries], seconds=ctx.seconds, rounds=ctx.rounds)
+    timed = alternate([e.contestant for e in entries], seconds=ctx.seconds, rounds=ctx.rounds)
+    result.count(timed)
+    times = timed.times
     first = entries[0].contestant.name
     ratios: dict[str, Spread] = {}
     for entry in entries:

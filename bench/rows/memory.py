@@ -49,9 +49,8 @@ def _run(ctx: Context) -> Result:
         found = [_probe(ctx, who, method, dtype) for _ in range(REPEATS)]
         right = [f for f in found if not isinstance(f, str)]
         if len(right) < len(found):
-            result.notes.append(
-                f"{who} {method} {dtype}: {next(f for f in found if f not in right)}"
-            )
+            error = next(f for f in found if isinstance(f, str))
+            result.notes.append(f"{who} {method} {dtype}: {error}")
             continue
         name = f"{who} {method} {dtype}"
         result.lines.append(Line(name, "MB", Spread.of([f["beyond_mb"] for f in right])))

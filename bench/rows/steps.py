@@ -29,8 +29,7 @@ def step_bytes(problem: Problem, dtype: str) -> tuple[float, float]:
     read once more for the forward pass; bf16 writes and reads a shadow of 2 bytes instead.
     """
     slots = problem.n_slots
-    shadow = 4.0 if dtype == "bfloat16" else 4.0  # write + read 2 bytes, or read 4
-    moved = 8.0 * (1 + slots) + shadow
+    moved = 8.0 * (1 + slots) + 4.0  # the last: read 4 bytes, or write and read 2
     held = 4.0 * (1 + slots) + (2.0 if dtype == "bfloat16" else 0.0)
     return moved * problem.n_params, held * problem.n_params
 

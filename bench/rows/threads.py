@@ -57,6 +57,7 @@ class Beside(Contestant):
 
     def __init__(self, inner: Contestant, who: Neighbour) -> None:
         self.name = f"{inner.name}, neighbour busy"
+        self.expected_others = 1.0
         self._inner, self._who = inner, who
 
     def many(self, n: int) -> None:
@@ -87,9 +88,12 @@ def _trainee(
     return [entry.contestant for entry in entries]
 
 
-def _lines(result: Result, times: dict[str, list[float]]) -> None:
-    for name, values in times.items():
+def _times(ctx: Context, result: Result, contestants: list[Contestant]) -> dict[str, list[float]]:
+    timed = alternate(contestants, seconds=ctx.seconds, rounds=ctx.rounds)
+    result.count(timed)
+    for name, values in timed.times.items():
         result.lines.append(Line(name, "ms/step", Spread.of([v * 1e3 for v in values])))
+    return timed.times
 
 
 def scaling(ctx: Context) -> Result:
@@ -104,14 +108,12 @@ def scaling(ctx: Context) -> Result:
             contestants += _trainee(ctx, result, WIDE, rival, n)
         if len(contestants) < 2:
             continue
-        times = alternate(contestants, seconds=ctx.seconds, rounds=ctx.rounds)
-        _lines(result, times)
+        times = _times(ctx, result, contestants)
         one, two = times.values()
-        gain = float(np.median([a / b for a, b in zip(one, two)]))
+        gain = float(np.median([a / b for a, b in zip(one, two, strict=True)]))
         # The floor is about two threads.
-        floor = Floor(f"{dtype}: 1 to {ctx.n_threads} threads", *((1.8, 1.95)
-                      if ctx.n_threads == 2 else (None, None)))  # fmt: skip
-        result.verdicts.append(floor.judge(gain))
+        floor, aim = (1.8, 1.95) if ctx.n_threads == 2 else (None, None)
+        result.verdicts.append(Floor(f"{dtype}: 1 to {ctx.n_threads}", floor, aim).judge(gain))
     return result
 
 
@@ -131,10 +133,9 @@ def busy_neighbour(ctx: Context) -> Result:
             if not quiet or not both:
                 continue
             turns = [*quiet, *both, *(Beside(c, who) for c in both)]
-            times = alternate(turns, seconds=ctx.seconds, rounds=ctx.rounds)
-            _lines(result, times)
+            times = _times(two, result, turns)
             alone, beside = times[turns[0].name], times[turns[1 + len(both)].name]
-            slower = float(np.median([b / a for a, b in zip(alone, beside)]))
+            slower = float(np.median([b / a for a, b in zip(alone, beside, strict=True)]))
             floor = Floor(f"{dtype}: beside it, over our one-thread step", 1.15, 0.95, at_most=True)
             result.verdicts.append(floor.judge(slower))
     result.extra["cpus"] = len(os.sched_getaffinity(0))
