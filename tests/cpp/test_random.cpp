@@ -40,11 +40,14 @@ std::uint32_t word(std::uint64_t i) {
                       {low(kSeed), low(kSeed >> 32)})[i % 4];
 }
 
+// Box-Muller. The radius comes from an odd multiple of 2^-31; of the angle's word the two high bits choose an axis, and the
+// others, as a signed number, how far to turn from it.
 double naive_normal(std::uint64_t i) {
-  const double radius = (static_cast<double>(word(i / 2 * 2) >> 8) + 1) * 0x1p-24;
-  const double angle = 2 * std::numbers::pi * static_cast<double>(word(i / 2 * 2 + 1)) * 0x1p-32;
-  const double r = std::sqrt(-2 * std::log(radius));
-  return r * (i % 2 == 0 ? std::cos(angle) : std::sin(angle));
+  const double u = static_cast<double>((word(i / 2 * 2) & 0x7fffffffu) | 1u) * 0x1p-31;
+  const std::uint32_t w = word(i / 2 * 2 + 1);
+  const double from_axis = static_cast<double>(static_cast<std::int32_t>(w << 2)) * 0x1p-34;
+  const double angle = 2 * std::numbers::pi * (static_cast<double>(w >> 30) / 4 + from_axis);
+  return std::sqrt(-2 * std::log(u)) * (i % 2 == 0 ? std::cos(angle) : std::sin(angle));
 }
 
 constexpr std::array<std::uint64_t, 5> kOffsets = {0, 1, 6, 33, (std::uint64_t{1} << 34) - 9};
