@@ -48,7 +48,7 @@ def test_activation(name):
 
 @pytest.mark.parametrize("name", ACTIVATIONS)
 def test_activation_in_bfloat16(name):
-    """The argument is a bfloat16 number, and the result is the nearest or its neighbour."""
+    """The argument is a bfloat16 number; the result is rounded once, from a good float32."""
     values = from_bfloat16(to_bfloat16(VALUES[np.abs(VALUES) < 1e30]))
     actual = through_one_unit(values, name, "bfloat16")
     expected = ACTIVATIONS[name](values.astype(np.float64))

@@ -20,6 +20,7 @@ from problems import (
 from tolerances import (
     ANGLE_DEGREES,
     FORWARD_F32,
+    STEP_BF16_KINK_NORM,
     STEP_BF16_NORM,
     STEP_F32,
     STEP_PARAMETER,
@@ -110,8 +111,28 @@ def test_one_step_in_bfloat16(rule, activation):
         [64, 96, 80, 10], activation, "softmax_cross_entropy", rule, "bfloat16", n=64,
         **SOLVERS["sgd"],
     )  # fmt: skip
-    assert_changes_close_in_norm(*changes, STEP_BF16_NORM)
+    kink = activation in ("relu", "leaky_relu")
+    assert_changes_close_in_norm(*changes, STEP_BF16_KINK_NORM if kink else STEP_BF16_NORM)
     assert value == pytest.approx(expected, rel=STEP_BF16_NORM)
+
+
+@pytest.mark.parametrize("solver", ["momentum", "adam"])
+@pytest.mark.parametrize("rule", [r for r in METHODS if r != "sign_symmetric_batchwise"])
+def test_several_steps_in_bfloat16(rule, solver):
+    """What the update writes in bfloat16 beside the parameters is what the next step reads."""
+    sizes = [64, 96, 80, 10]
+    network, trainer, reference = pair(
+        sizes, "tanh", "softmax_cross_entropy", dtype="bfloat16", batch_size=32,
+        **method_options(rule), **SOLVERS[solver],
+    )  # fmt: skip
+    before = [*reference.weights, *reference.biases]
+    x, y, _ = data("softmax_cross_entropy", 75, sizes[0], sizes[-1], seed=2)
+    for epoch in range(4):
+        value = trainer.run_epoch(x, y, epoch=epoch, shuffle=False, learning_rate=0.03)
+        expected = reference.run_epoch(x, y, learning_rate=0.03)
+        assert value == pytest.approx(expected, rel=STEP_BF16_NORM)
+    after = [*reference.weights, *reference.biases]
+    assert_changes_close_in_norm(all_parameters(network), after, before, 2 * STEP_BF16_NORM)
 
 
 @pytest.mark.parametrize("solver", SOLVERS)

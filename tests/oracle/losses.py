@@ -12,7 +12,7 @@ def _log_softmax(logits):
 # What predict() returns.
 OUTPUTS = {
     "softmax_cross_entropy": lambda logits: np.exp(_log_softmax(logits)),
-    "binary_cross_entropy": lambda logits: 0.5 * (1.0 + np.tanh(0.5 * logits)),
+    "binary_cross_entropy": lambda logits: np.exp(-np.logaddexp(0.0, -logits)),
     "squared_error": lambda logits: logits,
 }
 
