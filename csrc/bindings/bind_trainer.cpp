@@ -16,6 +16,16 @@ struct BoundTrainer {
   py::object network;
   std::unique_ptr<Trainer> trainer;
   bool stopped = false;
+  bool running = false;  // an epoch is on its way, perhaps in a callback of its own
+};
+
+struct Running {
+  explicit Running(BoundTrainer& bound) : bound_(bound) {
+    if (bound.running) throw Error(ErrorCode::kUnsupported, "this trainer is already running an epoch");
+    bound.running = true;
+  }
+  ~Running() { bound_.running = false; }
+  BoundTrainer& bound_;
 };
 
 FeedbackOptions feedback_options(const std::string& rule, const std::string& error_signal,
@@ -96,8 +106,9 @@ TrainingData training_data(const Trainer& t, const py::array& x, const py::array
 formulas::Schedule schedule_of(const std::string& name, double learning_rate, std::uint64_t total_steps,
                                std::uint64_t step_size, double gamma, double power_t) {
   using formulas::ScheduleKind;
-  return {named<ScheduleKind, 4>("schedule", name,
+  return {named<ScheduleKind, 5>("schedule", name,
                                  {{{"constant", ScheduleKind::constant},
+                                   {"adaptive", ScheduleKind::constant},
                                    {"cosine", ScheduleKind::cosine},
                                    {"step", ScheduleKind::step},
                                    {"invscaling", ScheduleKind::invscaling}}}),
@@ -109,6 +120,7 @@ double run_epoch(BoundTrainer& bound, const py::array& x, const py::array& y, co
                  const std::string& schedule, std::uint64_t total_steps, std::uint64_t step_size, double gamma,
                  double power_t, const py::object& on_event) {
   Trainer& t = *bound.trainer;
+  const Running running(bound);
   const TrainingData data = training_data(t, x, y, sample_weight, input_scale);
   t.begin_epoch(data, {epoch, shuffle, schedule_of(schedule, learning_rate, total_steps, step_size, gamma, power_t)});
   bound.stopped = false;

@@ -7,7 +7,7 @@
 
 namespace bpfree::formulas {
 
-enum class ScheduleKind { constant, cosine, step, invscaling };
+enum class ScheduleKind { constant, cosine, step, invscaling };  // adaptive: constant, the caller lowers the rate
 
 struct Schedule {
   ScheduleKind kind = ScheduleKind::constant;

@@ -118,15 +118,15 @@ void DirectFeedback::before_step() {
 void DirectFeedback::plain_signal(std::vector<float>& signal, const TrainingData& data) const {
   const std::size_t n_outputs = network_.n_outputs();
   if (feedback_.rule == FeedbackRule::target) {
-    std::fill(signal.begin(), signal.end(), 0.0f);
     for (std::size_t i = 0; i < data.x.rows; ++i) {
-      if (data.labels != nullptr)
-        signal[i * n_outputs + static_cast<std::size_t>(data.labels[i])] = 1;
-      else
-        std::copy_n(data.targets + i * n_outputs, n_outputs, signal.data() + i * n_outputs);
+      const float weight = data.weights != nullptr ? data.weights[i] : 1.0f;
+      for (std::size_t j = 0; j < n_outputs; ++j) {
+        const bool is_label = data.labels != nullptr && static_cast<std::size_t>(data.labels[i]) == j;
+        signal[i * n_outputs + j] = weight * (data.targets != nullptr ? data.targets[i * n_outputs + j] : is_label ? 1.0f : 0.0f);
+      }
     }
   } else if (feedback_.error_signal == ErrorSignal::sign) {
-    for (float& s : signal) s = s > 0 ? 1.0f : s < 0 ? -1.0f : 0.0f;
+    to_signs(signal, data);
   }
 }
 

@@ -116,9 +116,8 @@ void LayerwiseFeedback::add_update_targets(std::size_t layer, std::size_t panel,
   args.n_parameters = 2;
 }
 
-void LayerwiseFeedback::plain_signal(std::vector<float>& signal, const TrainingData&) const {
-  if (feedback_.error_signal == ErrorSignal::sign)
-    for (float& s : signal) s = s > 0 ? 1.0f : s < 0 ? -1.0f : 0.0f;
+void LayerwiseFeedback::plain_signal(std::vector<float>& signal, const TrainingData& data) const {
+  if (feedback_.error_signal == ErrorSignal::sign) to_signs(signal, data);
 }
 
 }  // namespace bpfree

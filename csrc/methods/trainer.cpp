@@ -2,6 +2,7 @@
 #include "methods/trainer.h"
 
 #include <algorithm>
+#include <cmath>
 #include <limits>
 #include <numeric>
 #include <string>
@@ -20,17 +21,51 @@ constexpr std::size_t kPackBlocks = 8;   // row blocks of a pack tile: neighbour
 constexpr std::size_t kTilesPerThread = 4;
 constexpr std::size_t kOperandBytes = std::size_t{1} << 20;  // of the broadcast operand that a tile walks: stays in L2
 
+// At least `low`, below `high` where there is one, and finite.
+void check_range(const char* name, double value, double low, double high = std::numeric_limits<double>::infinity()) {
+  if (value >= low && value < high) return;
+  std::string text = std::string(name) + " is " + std::to_string(value) + ", expected a finite number of at least " +
+                     std::to_string(low);
+  if (std::isfinite(high)) text += " and below " + std::to_string(high);
+  fail(text);
+}
+
+const TrainerOptions& checked(const TrainerOptions& options) {
+  const OptimizerOptions& o = options.optimizer;
+  check_range("momentum", static_cast<double>(o.momentum), 0, 1);
+  check_range("beta_1", static_cast<double>(o.beta_1), 0, 1);
+  check_range("beta_2", static_cast<double>(o.beta_2), 0, 1);
+  check_range("epsilon", static_cast<double>(o.epsilon), 0);
+  check_range("alpha", static_cast<double>(o.alpha), 0);
+  check_range("weight_decay", static_cast<double>(o.weight_decay), 0);
+  if (options.batch_size == 0) fail("batch_size is 0, expected at least 1");
+  if (options.n_threads < 0) fail("n_threads is " + std::to_string(options.n_threads) + ", expected at least 0");
+  return options;
+}
+
+// Marks the trainer as running for as long as it lives.
+class RunGuard {
+ public:
+  explicit RunGuard(std::atomic<bool>& running) : running_(running) {
+    if (running_.exchange(true)) throw Error(ErrorCode::kUnsupported, "this trainer is already running");
+  }
+  ~RunGuard() { running_.store(false); }
+  RunGuard(const RunGuard&) = delete;
+  RunGuard& operator=(const RunGuard&) = delete;
+
+ private:
+  std::atomic<bool>& running_;
+};
+
 }  // namespace
 
 Trainer::Trainer(Network& network, const TrainerOptions& options)
     : network_(network),
-      options_(options),
+      options_(checked(options)),
       kernels_(network.kernels()),
       element_(network.compute() == Compute::bfloat16 ? 2 : 4),
       padded_batch_(round_up(options.batch_size, kPanel)),
       state_(options.optimizer.solver, network.parameter_buffer_size()) {
-  if (options.batch_size == 0) fail("batch_size is 0, expected at least 1");
-  if (options.n_threads < 0) fail("n_threads is " + std::to_string(options.n_threads) + ", expected at least 0");
   const std::size_t n = network.layers().size();
   for (Buffer<char>& x : x_) x = Buffer<char>(checked_product(padded_batch_, row_stride(network.sizes()[0], element_), element_));
   std::size_t flops = 0;
@@ -61,6 +96,13 @@ Trainer::~Trainer() = default;
 void Trainer::get_feedback(std::size_t, float*) const { fail("this method has no feedback matrices"); }
 void Trainer::set_feedback(std::size_t, const float*) { fail("this method has no feedback that can be set"); }
 void Trainer::plain_signal(std::vector<float>&, const TrainingData&) const {}
+
+void Trainer::to_signs(std::vector<float>& signal, const TrainingData& data) {
+  for (std::size_t i = 0; i < signal.size(); ++i) {
+    const float weight = data.weights != nullptr ? data.weights[i * data.x.rows / signal.size()] : 1.0f;
+    signal[i] = signal[i] > 0 ? weight : signal[i] < 0 ? -weight : 0.0f;
+  }
+}
 
 void Trainer::feedback_shape(std::size_t layer, std::size_t& rows, std::size_t& columns) const {
   if (feedback_kind() == FeedbackKind::none) fail("this method has no feedback matrices");
@@ -111,6 +153,11 @@ void Trainer::check(const TrainingData& data) const {
   if (x.rows == 0) fail("x has 0 rows, expected at least 1");
   if (x.rows > std::numeric_limits<std::uint32_t>::max())
     fail("x has " + std::to_string(x.rows) + " rows, expected fewer than 2^32");
+  check_range("input_scale", static_cast<double>(x.scale), 0);
+  for (std::size_t i = 0; data.weights != nullptr && i < x.rows; ++i)
+    if (!(data.weights[i] >= 0) || !std::isfinite(data.weights[i]))
+      fail("sample_weight[" + std::to_string(i) + "] is " + std::to_string(data.weights[i]) +
+           ", expected a finite number of at least 0");
   const bool needs_labels = network_.loss() == formulas::Loss::softmax_cross_entropy;
   if (needs_labels && data.labels == nullptr) fail("softmax cross-entropy needs class indices as y");
   if (!needs_labels && data.targets == nullptr) fail("this loss needs targets of shape [n, n_outputs] as y");
@@ -123,6 +170,15 @@ void Trainer::check(const TrainingData& data) const {
 
 void Trainer::begin_epoch(const TrainingData& data, const EpochOptions& options) {
   check(data);
+  const formulas::Schedule& schedule = options.schedule;
+  check_range("learning_rate", schedule.learning_rate, 0);
+  check_range("gamma", schedule.gamma, 0);
+  check_range("power_t", schedule.power_t, 0);
+  if (schedule.kind == formulas::ScheduleKind::cosine && schedule.total_steps == 0)
+    fail("total_steps is 0, the cosine schedule expects the number of steps of the whole training");
+  if (schedule.kind == formulas::ScheduleKind::step && schedule.step_size == 0)
+    fail("step_size is 0, the step schedule expects at least 1 epoch between two cuts");
+  const RunGuard guard(running_);
   data_ = data;
   epoch_ = options;
   order_.resize(data.x.rows);
@@ -150,6 +206,7 @@ void Trainer::begin_epoch(const TrainingData& data, const EpochOptions& options)
 }
 
 bool Trainer::run(double seconds) {
+  const RunGuard guard(running_);
   if (step_in_epoch_ == n_steps_) return false;
   deadline_ = std::chrono::steady_clock::now() +
               std::chrono::duration_cast<std::chrono::steady_clock::duration>(std::chrono::duration<double>(seconds));

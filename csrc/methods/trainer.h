@@ -118,6 +118,7 @@ class Trainer : private PhaseSource {
   virtual void add_update_targets(std::size_t, std::size_t, product::UpdateArgs&) const {}
   // What the rule projects to the hidden layers, given e; both [n, n_outputs] row-major.
   virtual void plain_signal(std::vector<float>& signal, const TrainingData& data) const;
+  static void to_signs(std::vector<float>& signal, const TrainingData& data);  // times the sample weights
 
   void add_forward(std::size_t layer);
   void add_pack(std::size_t layer);  // the update's operand: the inputs of `layer`
@@ -193,6 +194,7 @@ class Trainer : private PhaseSource {
   double loss_sum_ = 0;
   double weight_sum_ = 0;
   std::chrono::steady_clock::time_point deadline_;
+  std::atomic<bool> running_{false};
 };
 
 }  // namespace bpfree

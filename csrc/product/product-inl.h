@@ -161,10 +161,16 @@ struct Elementwise {
   static double peak(std::size_t rounds) {
     using Operand = typename M::Operand;
     constexpr std::size_t kDepth = 64;
+    // Distinct starting values, unknown to the compiler, so that no two sums are one.
+    alignas(64) volatile float seeds[2 * M::kRows] = {};
     alignas(64) typename M::Word zeros[Operand::N] = {};
     Tile<M, M::kRows, 2> tile;
-    tile.zero();
-    Operand a = Operand::load(zeros), b = Operand::load(zeros);
+#pragma GCC unroll 16
+    for (std::size_t i = 0; i < M::kRows; ++i) {
+      tile.c[i][0] = V::set(seeds[2 * i]);
+      tile.c[i][1] = V::set(seeds[2 * i + 1]);
+    }
+    const Operand a = Operand::load(zeros), b = Operand::load(zeros);
     for (std::size_t round = 0; round < rounds * kDepth; ++round) {
 #pragma GCC unroll 16
       for (std::size_t i = 0; i < M::kRows; ++i) {
@@ -172,8 +178,8 @@ struct Elementwise {
         tile.c[i][1] = M::step(tile.c[i][1], b, a);
       }
     }
-    alignas(64) volatile float sink = 0;
-    for (std::size_t i = 0; i < M::kRows; ++i) sink = sink + (tile.c[i][0] + tile.c[i][1]).reduce_add();
+#pragma GCC unroll 16
+    for (std::size_t i = 0; i < M::kRows; ++i) seeds[i] = (tile.c[i][0] + tile.c[i][1]).reduce_add();
     return 2.0 * M::kPerWord * M::kRows * 2 * M::Sum::N * kDepth * static_cast<double>(rounds);
   }
 
