@@ -45,7 +45,7 @@ class ListCommand(click.Command):
         }
         spread: list[str] = []
         current = None
-        for arg, following in zip(args, [*args[1:], "-"], strict=True):
+        for arg, following in zip(args, [*args[1:], "-"], strict=False):
             if arg.startswith("-"):
                 current = arg if arg in lists else None
                 if current is not None and following.startswith("-"):
