@@ -43,8 +43,8 @@ template <class V>
   return (word >> 8).to_float_signed();
 }
 
-// Two independent standard normals from two words. The uniform under the logarithm is an odd multiple of 2^-31: never 0, and
-// without bias. |normal| <= sqrt(62 log 2) = 6.56.
+// Two independent standard normals from two words. The uniform under the logarithm is an odd multiple of 2^-31 rounded
+// to float: never 0, and without bias. |normal| <= sqrt(62 log 2) = 6.56.
 template <class V>
 [[gnu::always_inline]] inline void normal_pair(typename V::Bits radius_word,
                                                typename V::Bits angle_word, V& first, V& second) {
