@@ -13,12 +13,12 @@ EPOCHS = 12
 BATCH = 32
 
 # Test accuracy with tanh, Adam and a cosine rate from 1e-3, over twelve epochs. The reference of
-# tests/oracle reaches 0.96 to 0.98 with these seeds; five errors of 360 are seed noise.
-ACCURACY = dict.fromkeys(("backprop", *RULES), 0.94)
+# tests/oracle reaches 0.95 to 0.98; three errors of 360 are seed noise.
+ACCURACY = dict.fromkeys(("backprop", *RULES), 0.93) | {"backprop": 0.96, "sign_symmetric": 0.95}
 
-# What is projected does not get smaller as the errors do, so these move more per step: 3e-3.
-# Signs of an error of ten classes are nearly the same for all samples: an honest, worse number.
-LARGE_RATE = {("target", "exact"): 0.93, ("direct", "sign"): 0.60}
+# Where most of what is projected is common to all samples (ones of a target, nine equal signs), the
+# hidden layers need larger steps to get past it. The sign alone stays behind: 0.65 to 0.8.
+LARGER_STEPS = {("target", "exact"): (1e-2, 0.94), ("direct", "sign"): (3e-3, 0.55)}
 
 
 @pytest.fixture(scope="module")
@@ -64,17 +64,18 @@ def test_learns_digits(digits, rule):
     assert losses[-1] < 0.2 * losses[0]
 
 
-@pytest.mark.parametrize(("rule", "error_signal"), LARGE_RATE)
-def test_learns_digits_at_a_larger_rate(digits, rule, error_signal):
-    accuracy, losses, _ = learn(digits, rule, error_signal=error_signal, rate=3e-3)
-    assert accuracy >= LARGE_RATE[rule, error_signal]
+@pytest.mark.parametrize(("rule", "error_signal"), LARGER_STEPS)
+def test_learns_digits_in_larger_steps(digits, rule, error_signal):
+    rate, stated = LARGER_STEPS[rule, error_signal]
+    accuracy, losses, _ = learn(digits, rule, error_signal=error_signal, rate=rate)
+    assert accuracy >= stated
     assert losses[-1] < 0.7 * losses[0]
 
 
 @pytest.mark.parametrize("loss", ["binary_cross_entropy", "squared_error"])
 @pytest.mark.parametrize("rule", ["backprop", "direct"])
 def test_learns_digits_with_other_losses(digits, rule, loss):
-    assert learn(digits, rule, loss=loss)[0] >= 0.93
+    assert learn(digits, rule, loss=loss, rate=5e-3)[0] >= 0.94
 
 
 @pytest.mark.parametrize("rule", RULES)
