@@ -9,7 +9,7 @@ Examples
 >>> import bpfree_fast as bf
 >>> from sklearn.datasets import load_digits
 >>> X, y = load_digits(return_X_y=True)
->>> clf = bf.DFAClassifier(hidden_layer_sizes=(128,), random_state=0).fit(X / 16, y)
+>>> clf = bf.DFAClassifier(random_state=0).fit(X / 16, y)
 >>> bool(clf.score(X / 16, y) > 0.9)
 True
 """

@@ -48,7 +48,7 @@ class BackpropClassifier(NetworkClassifier):
     >>> import bpfree_fast as bf
     >>> from sklearn.datasets import load_digits
     >>> X, y = load_digits(return_X_y=True)
-    >>> clf = bf.BackpropClassifier((64,), random_state=0).fit(X / 16, y)
+    >>> clf = bf.BackpropClassifier(random_state=0).fit(X / 16, y)
     >>> bool(clf.score(X / 16, y) > 0.9)
     True
     """
@@ -91,8 +91,10 @@ class BackpropRegressor(NetworkRegressor):
     --------
     >>> import bpfree_fast as bf
     >>> from sklearn.datasets import load_diabetes
+    >>> from sklearn.preprocessing import scale
     >>> X, y = load_diabetes(return_X_y=True)
-    >>> reg = bf.BackpropRegressor((64,), max_iter=100, random_state=0).fit(X, y)
+    >>> X = scale(X)
+    >>> reg = bf.BackpropRegressor(random_state=0).fit(X, y)
     >>> bool(reg.score(X, y) > 0.4)
     True
     """

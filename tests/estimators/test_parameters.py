@@ -1,0 +1,216 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Parameters: the defaults that are promised, and refusals that name the offending value."""
+
+import inspect
+
+import numpy as np
+import pytest
+
+import bpfree_fast as bf
+
+ESTIMATORS = [bf.BackpropClassifier, bf.BackpropRegressor, bf.DFAClassifier, bf.DFARegressor]
+FEEDBACK = [bf.DFAClassifier, bf.DFARegressor]
+
+DEFAULTS = {
+    "activation": "relu",
+    "solver": "adam",
+    "learning_rate": "cosine",
+    "learning_rate_init": 1e-3,
+    "batch_size": 128,
+    "max_iter": 20,
+    "alpha": 0.0,
+    "dtype": "float32",
+    "input_scale": "auto",
+    "momentum": 0.9,
+    "nesterovs_momentum": True,
+    "beta_1": 0.9,
+    "beta_2": 0.999,
+    "epsilon": 1e-8,
+    "random_state": None,
+    "warm_start": False,
+}
+
+
+@pytest.mark.parametrize("cls", ESTIMATORS)
+def test_defaults(cls):
+    params = cls().get_params()
+    assert {name: params[name] for name in DEFAULTS} == DEFAULTS
+    assert not params["weight_decay"]
+    if cls in FEEDBACK:
+        assert (params["feedback"], params["feedback_distribution"]) == ("direct", "uniform")
+
+
+@pytest.mark.parametrize("cls", ESTIMATORS)
+def test_every_parameter_is_documented(cls):
+    for name in cls().get_params():
+        assert (
+            f"{name} : " in cls.__doc__
+            or f"{name}, " in cls.__doc__
+            or (f", {name} : " in cls.__doc__)
+        )
+    assert "{parameters}" not in cls.__doc__
+    assert "{attributes}" not in cls.__doc__
+    assert "{decay" not in cls.__doc__
+    keywords = inspect.signature(cls).parameters
+    assert keywords["solver"].kind is inspect.Parameter.KEYWORD_ONLY
+
+
+BAD = [
+    ("hidden_layer_sizes", (0,), ValueError),
+    ("hidden_layer_sizes", (8, -1), ValueError),
+    ("hidden_layer_sizes", "64", TypeError),
+    ("hidden_layer_sizes", (2.5,), TypeError),
+    ("activation", "step", ValueError),
+    ("activation", None, ValueError),
+    ("solver", "lbfgs", ValueError),
+    ("alpha", -1e-3, ValueError),
+    ("alpha", "0", TypeError),
+    ("batch_size", 0, ValueError),
+    ("batch_size", "auto", TypeError),
+    ("batch_size", 1.5, TypeError),
+    ("learning_rate", "linear", ValueError),
+    ("learning_rate_init", 0, ValueError),
+    ("learning_rate_init", np.inf, ValueError),
+    ("learning_rate_init", np.nan, ValueError),
+    ("power_t", -1, ValueError),
+    ("step_size", 0, ValueError),
+    ("gamma", 1.5, ValueError),
+    ("max_iter", 0, ValueError),
+    ("max_iter", True, TypeError),
+    ("shuffle", 1, TypeError),
+    ("random_state", -1, ValueError),
+    ("random_state", 2**64, ValueError),
+    ("random_state", "0", TypeError),
+    ("tol", -1, ValueError),
+    ("warm_start", "yes", TypeError),
+    ("momentum", 1.1, ValueError),
+    ("nesterovs_momentum", None, TypeError),
+    ("early_stopping", 3, TypeError),
+    ("validation_fraction", 1.0, ValueError),
+    ("beta_1", 1.0, ValueError),
+    ("beta_2", -0.1, ValueError),
+    ("epsilon", 0, ValueError),
+    ("n_iter_no_change", 0, ValueError),
+    ("weight_decay", -1, ValueError),
+    ("initializer", "ones", ValueError),
+    ("input_scale", 0, ValueError),
+    ("input_scale", "255", TypeError),
+    ("dtype", "float64", ValueError),
+    ("n_threads", 0, ValueError),
+    ("n_threads", 2.0, TypeError),
+    ("verbose", -1, ValueError),
+    ("callback", 3, TypeError),
+]
+BAD_FEEDBACK = [
+    ("feedback", "random", ValueError),
+    ("error_signal", "none", ValueError),
+    ("feedback_distribution", "cauchy", ValueError),
+    ("feedback_scale", 0, ValueError),
+    ("track_alignment", "no", TypeError),
+]
+
+
+@pytest.mark.parametrize("cls", ESTIMATORS)
+@pytest.mark.parametrize(("name", "value", "error"), BAD + BAD_FEEDBACK)
+def test_bad_parameters_are_named(cls, name, value, error):
+    if (name, value, error) in BAD_FEEDBACK and cls not in FEEDBACK:
+        with pytest.raises(TypeError, match=name):
+            cls(**{name: value})
+        return
+    est = cls(**{name: value})  # refused in fit, never before
+    with pytest.raises(error, match=name) as caught:
+        est.fit([[0.0], [1.0]], [0, 1])
+    message = str(caught.value)
+    assert message.count("\n") == 0
+    assert message.endswith(".")
+    shown = value[-1] if isinstance(value, tuple) else value
+    assert repr(shown) in message
+    assert not hasattr(est, "coefs_")
+
+
+@pytest.mark.parametrize("state", [0, 7, 2**40, np.int64(5), np.random.RandomState(3)])
+def test_seeds(state):
+    X, y = np.eye(6), [0, 1, 2, 0, 1, 2]
+    clf = bf.DFAClassifier((8,), random_state=state).fit(X, y)
+    if not isinstance(state, np.random.RandomState):
+        assert clf.seed_ == state
+    again = bf.DFAClassifier((8,), random_state=clf.seed_).fit(X, y)
+    np.testing.assert_array_equal(clf.predict_proba(X), again.predict_proba(X))
+
+
+def test_no_seed_draws_one_and_keeps_it():
+    X, y = np.eye(4), [0, 1, 0, 1]
+    first, second = (bf.DFAClassifier((8,)).fit(X, y) for _ in range(2))
+    assert first.seed_ != second.seed_
+    again = bf.DFAClassifier((8,), random_state=first.seed_).fit(X, y)
+    np.testing.assert_array_equal(first.coefs_[0], again.coefs_[0])
+
+
+def test_generators_advance():
+    generator = np.random.default_rng(0)
+    X, y = np.eye(4), [0, 1, 0, 1]
+    seeds = {bf.DFAClassifier((4,), random_state=generator).fit(X, y).seed_ for _ in range(3)}
+    assert len(seeds) == 3
+
+
+def test_seed_zero_is_a_seed_of_its_own():
+    X, y = np.eye(4), [0, 1, 0, 1]
+    a, b = (bf.DFAClassifier((8,), random_state=seed).fit(X, y) for seed in (0, 1))
+    assert not np.array_equal(a.coefs_[0], b.coefs_[0])
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("cls", [bf.BackpropClassifier, bf.DFAClassifier])
+def test_threads_change_no_bit(cls, dtype, digits):
+    results = [
+        cls((96, 40), random_state=0, max_iter=2, n_threads=n, dtype=dtype)
+        .fit(digits.X_train, digits.y_train)
+        .coefs_
+        for n in (1, 2, 5)
+    ]
+    for other in results[1:]:
+        for a, b in zip(results[0], other, strict=True):
+            np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("activation", ["identity", "leaky_relu", "tanh", "logistic", "gelu"])
+def test_activations_learn(activation, digits):
+    clf = bf.DFAClassifier((64,), activation=activation, random_state=0, learning_rate_init=5e-3)
+    clf.fit(digits.X_train, digits.y_train)
+    assert clf.score(digits.X_test, digits.y_test) > 0.85
+
+
+def test_sigmoid_is_logistic(digits):
+    fits = [
+        bf.DFAClassifier((8,), activation=name, random_state=0, max_iter=2)
+        .fit(digits.X_train, digits.y_train)
+        .coefs_[0]
+        for name in ("sigmoid", "logistic")
+    ]
+    np.testing.assert_array_equal(*fits)
+
+
+@pytest.mark.parametrize("solver", ["sgd", "adam", "adamw", "rmsprop"])
+@pytest.mark.parametrize("cls", [bf.BackpropClassifier, bf.DFAClassifier])
+def test_solvers_learn(cls, solver, digits):
+    rate = 0.1 if solver == "sgd" else 3e-3
+    clf = cls((64,), solver=solver, learning_rate_init=rate, random_state=0)
+    clf.fit(digits.X_train, digits.y_train)
+    assert clf.score(digits.X_test, digits.y_test) > 0.9
+
+
+@pytest.mark.parametrize("name", ["glorot_uniform", "he_uniform", "he_normal"])
+def test_initializers(name, digits):
+    clf = bf.BackpropClassifier((64,), initializer=name, random_state=0)
+    clf.fit(digits.X_train, digits.y_train)
+    assert clf.score(digits.X_test, digits.y_test) > 0.85
+
+
+def test_direct_feedback_learns_from_zeros(digits):
+    """With W = 0 backpropagation has no hidden error; direct feedback has one."""
+    clf = bf.DFAClassifier((64,), activation="tanh", initializer="zeros", random_state=0)
+    clf.fit(digits.X_train, digits.y_train)
+    assert clf.score(digits.X_test, digits.y_test) > 0.8
+    still = bf.BackpropClassifier((64,), initializer="zeros", random_state=0, activation="tanh")
+    still.fit(digits.X_train, digits.y_train)
+    assert not still.coefs_[0].any()
