@@ -283,7 +283,8 @@ class NetworkRegressor(RegressorMixin, NetworkEstimator):
         --------
         >>> import bpfree_fast as bf
         >>> X = [[0.0], [1.0], [2.0], [3.0]]
-        >>> reg = bf.DFARegressor((32,), max_iter=200, random_state=0).fit(X, [0, 10, 20, 30])
+        >>> reg = bf.DFARegressor((32,), learning_rate_init=0.1, max_iter=50, random_state=0)
+        >>> reg = reg.fit(X, [0, 10, 20, 30])
         >>> bool(reg.score(X, [0, 10, 20, 30]) > 0.9)
         True
         """
