@@ -148,13 +148,17 @@ def _to_json(value: object) -> object:
     if isinstance(value, np.generic):
         return value.item()
     if isinstance(value, np.ndarray):
-        return {"dtype": value.dtype.str, "values": value.tolist()}
+        return {
+            "dtype": value.dtype.str,
+            "shape": value.shape,
+            "values": value.reshape(-1).tolist(),
+        }
     raise TypeError(f"{value!r} of type {type(value).__name__} cannot be saved.")
 
 
 def _from_json(value: dict[str, Any]) -> object:
-    if value.keys() == {"dtype", "values"}:
-        return np.array(value["values"], dtype=value["dtype"])
+    if value.keys() == {"dtype", "shape", "values"}:
+        return np.array(value["values"], dtype=value["dtype"]).reshape(value["shape"])
     return value
 
 

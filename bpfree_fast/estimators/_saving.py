@@ -49,7 +49,7 @@ def restore(estimator: FittedNetwork, arrays: io.Tensors, step: int) -> None:
     state = _group(arrays, "optimizer")
     if state:
         est._trainer.set_optimizer_state(state)
-        est._trainer.step = step
+    est._trainer.step = step
     for name in _WEIGHT_LISTS:
         setattr(est, name, _group(arrays, name.strip("_")) or None)
 
@@ -70,7 +70,8 @@ def save(estimator: FittedNetwork, path: str | os.PathLike[str], *, optimizer: b
         "class": type(estimator).__name__,
         "params": params,
         "fitted": fitted,
-        "step": estimator._trainer.step,
+        # Without its state the optimizer starts anew, and so does its clock.
+        "step": estimator._trainer.step if optimizer else 0,
         "config": {**_core.config(), "versions": versions()},
     }
     io.write(path, tensors(estimator, optimizer=optimizer), io.dumps(description))

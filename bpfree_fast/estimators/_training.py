@@ -110,7 +110,8 @@ class Training:
         """Train one epoch; False if the callback stopped it before its end."""
         est, settings = self.estimator, self.settings
         schedule = settings.schedule
-        if self.incremental and schedule == "cosine":
+        # The adaptive rate is lowered here, and the end of parts that come one by one is unknown.
+        if schedule == "adaptive" or (self.incremental and schedule == "cosine"):
             schedule = "constant"
         self.started = time.perf_counter()
         loss = self.trainer.run_epoch(
@@ -173,9 +174,10 @@ class Training:
         """Book what the epoch brought; True if it was the last."""
         est = self.estimator
         est._after_epoch(self.samples)
-        out_of_patience = self._count_improvement()
+        # Whoever goes on from here must find the rate lowered: before anybody is told.
+        given_up = self._count_improvement() and self._give_up()
         self._tell(est.n_iter_, self.n_steps, est.loss_, epoch_ended=True)
-        if self.asked_to_stop or (out_of_patience and self._give_up()):
+        if self.asked_to_stop or given_up:
             return True
         if est.n_iter_ == self.n_epochs and self._tol_counts() and not self.incremental:
             warnings.warn(

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from .. import _core
 from .. import _validation as check
@@ -52,10 +52,9 @@ track_alignment : bool, default=False
 """
 
 _OWN_ATTRIBUTES = """\
-alignment_ : list of list
-    With `track_alignment`, for each epoch the angle in degrees between this method's and
-    backpropagation's hidden error, and the ratio of their norms: ``[angles, ratios]``, each
-    with one number for each hidden layer.
+alignment_ : ndarray of shape (n_epochs, 2, n_hidden_layers)
+    With `track_alignment`, for each epoch and hidden layer the angle in degrees between this
+    method's and backpropagation's hidden error, and the ratio of their norms.
 """
 
 
@@ -182,7 +181,7 @@ class FeedbackEstimator(NetworkEstimator):
 
     def _start(self, *arguments: Any) -> None:
         super()._start(*arguments)
-        self.alignment_: list[list[list[float]]] = []
+        self.alignment_: NDArray[np.float64] = np.empty((0, 2, self.n_layers_ - 2))
 
     def _after_epoch(self, samples: Samples) -> None:
         if not self.track_alignment or self.n_layers_ < 3:
@@ -193,7 +192,7 @@ class FeedbackEstimator(NetworkEstimator):
         angles, ratios = self._trainer.alignment(
             batch.x, batch.y, batch.weight, input_scale=self.input_scale_
         )
-        self.alignment_.append([list(angles), list(ratios)])
+        self.alignment_ = np.append(self.alignment_, [[angles, ratios]], axis=0)
 
 
 @document(
