@@ -6,10 +6,12 @@
 #include <chrono>
 #include <cstdint>
 #include <cstdlib>
+#include <string>
 #include <thread>
 #include <vector>
 
 #include "base/cpu_features.h"
+#include "base/error.h"
 
 #if defined(BPFREE_PARALLEL_OPENMP)
 #include <omp.h>
@@ -130,6 +132,7 @@ int default_threads() {
 }
 
 int threads_for(int n_threads, double flops) {
+  if (n_threads < 0) fail("n_threads is " + std::to_string(n_threads) + ", expected at least 0 (0: the default)");
 #if defined(BPFREE_PARALLEL_SERIAL)
   return 1;
 #endif

@@ -36,7 +36,8 @@ class PhaseSource {
 // Threads that calls with n_threads = 0 use: BPFREE_NUM_THREADS, else OMP_NUM_THREADS, else the cores that this process may use.
 int default_threads();
 
-// n_threads as a caller gave it (0: the default) bounded by what the work pays for: a thread per kFlopsPerThread.
+// n_threads as a caller gave it (0: the default) bounded by what the work pays for: a thread per kFlopsPerThread. Throws Error
+// when it is negative.
 int threads_for(int n_threads, double flops);
 
 

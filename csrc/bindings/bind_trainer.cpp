@@ -120,6 +120,8 @@ double run_epoch(BoundTrainer& bound, const py::array& x, const py::array& y, co
                  const std::string& schedule, std::uint64_t total_steps, std::uint64_t step_size, double gamma,
                  double power_t, const py::object& on_event) {
   Trainer& t = *bound.trainer;
+  if (!on_event.is_none() && PyCallable_Check(on_event.ptr()) == 0)
+    throw py::type_error("on_event is " + std::string(py::repr(on_event)) + ", expected a function or None");
   const Running running(bound);
   const TrainingData data = training_data(t, x, y, sample_weight, input_scale);
   t.begin_epoch(data, {epoch, shuffle, schedule_of(schedule, learning_rate, total_steps, step_size, gamma, power_t)});

@@ -322,9 +322,11 @@ void Trainer::forward(std::size_t layer, std::size_t tile) const {
   const std::size_t n_blocks = std::min(t.blocks_per_group, blocks.size() - first);
   const std::size_t depth = divide_up(y.n_in, kernels_.depth_per_word);
   const bool keep_a = !last && preactivation_[layer].size() > 0;
+  const std::size_t next = panel + static_cast<std::size_t>(team_);  // the one this thread is likely to take next
   product::ForwardArgs args{
       .x = {layer == 0 ? x_[0].data() : hidden_[layer - 1].data(), in_stride / kernels_.depth_per_word, depth, 0},
       .panel = network_.forward_panel(layer, panel),
+      .next_panel = next < y.n_panels ? network_.forward_panel(layer, next) : nullptr,
       .depth = depth,
       .blocks = blocks.data() + first,
       .n_blocks = n_blocks,

@@ -194,6 +194,7 @@ class Prediction {
         product::ForwardArgs args{
             .x = {h[l % 2], stride, depth, 0},
             .panel = network_.forward_panel(l, p),
+            .next_panel = p + 1 < layer.n_panels ? network_.forward_panel(l, p + 1) : nullptr,
             .depth = depth,
             .blocks = blocks.data(),
             .n_blocks = blocks.size(),
@@ -233,8 +234,8 @@ class Prediction {
 void Network::predict(const InputView& x, float* out, bool logits, int n_threads) const {
   if (x.columns != sizes_[0])
     fail("x has " + std::to_string(x.columns) + " columns, the network was made for " + std::to_string(sizes_[0]));
-  if (x.rows == 0) return;
   const int threads = threads_for(n_threads, 2.0 * static_cast<double>(x.rows) * static_cast<double>(n_params()));
+  if (x.rows == 0) return;
   const Prediction prediction(*this, x, out, logits, divide_up(x.rows, static_cast<std::size_t>(threads)));
   std::vector<Buffer<char>> memory;
   std::vector<void*> scratch;

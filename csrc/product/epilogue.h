@@ -252,6 +252,16 @@ struct UpdateEpilogue {
   using V = Vec<Isa, float>;
   const UpdateArgs& args;
 
+  // Parameters come from L3 or memory: those of the tile after the next are asked for here, into L2, which holds more
+  // requests in flight than L1.
+  template <std::size_t R>
+  [[gnu::always_inline]] void prefetch(std::size_t row, std::size_t column) const {
+    const std::size_t at = (row + 2 * R) * kPanel + column;
+    prefetch_rows<R>(args.parameters[0].value + at);
+    if constexpr (kSolver != formulas::Solver::sgd) prefetch_rows<R>(args.parameters[0].state1 + at);
+    if constexpr (kSolver == formulas::Solver::adam) prefetch_rows<R>(args.parameters[0].state2 + at);
+  }
+
   template <std::size_t R, std::size_t NV>
   [[gnu::always_inline]] void operator()(V (&c)[R][NV], std::size_t row, std::size_t column) const {
     apply(c, args.parameters[0], row, column);
@@ -280,6 +290,13 @@ struct UpdateEpilogue {
         }
       }
     }
+  }
+
+  template <std::size_t R>
+  [[gnu::always_inline]] static void prefetch_rows(const float* p) {
+    constexpr std::size_t kLine = 16;
+#pragma GCC unroll 28
+    for (std::size_t i = 0; i < R * kPanel; i += kLine) __builtin_prefetch(p + i, 0, 2);
   }
 
   [[gnu::always_inline]] static V step(const Parameters& p, std::size_t at, V sum,

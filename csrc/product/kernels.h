@@ -84,6 +84,7 @@ struct StoreArgs {
 struct ForwardArgs {
   RowsOperand x;
   const void* panel;
+  const void* next_panel;  // brought into L2 meanwhile; null: nothing
   std::size_t depth;  // in words
   const RowBlock* blocks;
   std::size_t n_blocks;

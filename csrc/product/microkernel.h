@@ -71,8 +71,10 @@ struct Tile {
   }
 
   // Broadcast operand read row by row. Three rows share a pointer: x86 addresses base, base + s and base + 2 s.
+  // `ahead` walks `ahead_step` bytes a depth step over what the next tiles will read, to have it in L2 by then.
   [[gnu::always_inline]] inline void multiply_rows(const RowsOperand& a, std::size_t row,
-                                                   const typename M::Word* b, std::size_t depth) {
+                                                   const typename M::Word* b, std::size_t depth, const char* ahead,
+                                                   std::size_t ahead_step) {
     using Operand = typename M::Operand;
     const std::size_t s = a.stride;
     const typename M::Word* chunk_start = static_cast<const typename M::Word*>(a.data) + (row - a.first_row) * s;
@@ -86,6 +88,8 @@ struct Tile {
 #pragma GCC unroll 2
         for (std::size_t v = 0; v < NV; ++v) bv[v] = Operand::load(b + v * Operand::N);
         b += M::kWidth;
+        __builtin_prefetch(ahead, 0, 2);
+        ahead += ahead_step;
 #pragma GCC unroll 16
         for (std::size_t i = 0; i < R; ++i) {
           const Operand av = Operand::set(p[i / 3][(i % 3) * s + k]);
@@ -123,14 +127,19 @@ struct Operands {
   const typename M::Word* columns;   // Walk::columns, packed blocks
   const typename M::Word* panel;
   std::size_t depth;
+  const char* next = nullptr;  // Walk::rows: what to bring into L2 meanwhile, `next_bytes` of it spread over `n_rows` rows
+  std::size_t next_bytes = 0;
+  std::size_t n_rows = 1;
 };
 
 template <class M, Walk W, std::size_t R, std::size_t NV, class Epilogue>
 [[gnu::noinline]] void run_tile(const Operands<M>& o, std::size_t row, std::size_t column, const Epilogue& epilogue) {
   Tile<M, R, NV> tile;
   tile.zero();
+  if constexpr (requires { epilogue.template prefetch<R>(row, column); }) epilogue.template prefetch<R>(row, column);
   if constexpr (W == Walk::rows)
-    tile.multiply_rows(o.rows, row, o.panel + column, o.depth);
+    tile.multiply_rows(o.rows, row, o.panel + column, o.depth, o.next + o.next_bytes / o.n_rows * (row - o.rows.first_row),
+                       o.next_bytes / o.n_rows * R / (o.depth + 1));
   else
     tile.multiply_columns(o.columns + row * o.depth, o.panel + column, o.depth);
   epilogue(tile.c, row, column);

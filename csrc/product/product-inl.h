@@ -25,7 +25,13 @@ struct Products {
 
   template <bool kOutBf16>
   static void forward(const ForwardArgs& args) {
-    const Operands<M> o{args.x, nullptr, static_cast<const typename M::Word*>(args.panel), args.depth};
+    Operands<M> o{args.x, nullptr, static_cast<const typename M::Word*>(args.panel), args.depth};
+    if (args.next_panel != nullptr) {
+      const RowBlock last = args.blocks[args.n_blocks - 1];
+      o.next = static_cast<const char*>(args.next_panel);
+      o.next_bytes = args.depth * M::kWidth * sizeof(typename M::Word);
+      o.n_rows = last.row + last.height;
+    }
     run_panel<M, Walk::rows>(o, args.blocks, args.n_blocks, args.n_columns, ForwardEpilogue<Isa, kOutBf16>{args});
   }
 
