@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 # The compiled module. Arrays are C-contiguous and of exactly the dtype named.
 # n_threads=0 means default_threads(). The friendly layer above converts.
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TypeAlias, TypedDict
 
 import numpy as np
@@ -28,6 +28,7 @@ def config() -> _Config: ...
 def isa() -> str: ...
 def available_isas() -> list[str]: ...
 def default_threads() -> int: ...
+def peak_gflops(dtype: str, n_threads: int = 0, seconds: float = 0.5) -> float: ...
 def random_bits(
     out: NDArray[np.uint32], seed: int, stream: int = 0, offset: int = 0, n_threads: int = 0
 ) -> None: ...
@@ -42,6 +43,56 @@ def philox(
 def permutation(n: int, seed: int, epoch: int) -> NDArray[np.uint32]: ...
 def product(
     a: Matrix, b: Matrix, out: Float, transpose_a: bool, transpose_b: bool, n_threads: int = 0
+) -> None: ...
+
+def dense_forward(
+    x: F32,
+    weights: F32,
+    bias: F32 | None,
+    activation: str,
+    out: F32,
+    preactivation: F32 | None = None,
+    n_threads: int = 0,
+) -> None: ...
+def dense_update(
+    weights: F32,
+    bias: F32 | None,
+    x: F32,
+    delta: F32,
+    state: Sequence[F32],
+    solver: str,
+    learning_rate: float,
+    *,
+    step: int = 1,
+    momentum: float = 0.9,
+    nesterov: bool = True,
+    beta_1: float = 0.9,
+    beta_2: float = 0.999,
+    epsilon: float = 1e-8,
+    alpha: float = 0.0,
+    weight_decay: float = 0.0,
+    n_samples: float = 0.0,
+    n_threads: int = 0,
+) -> None: ...
+def feedback_matrix(
+    out: F32,
+    seed: int,
+    layer: int = 0,
+    distribution: str = "uniform",
+    scale: float = 1.0,
+    n_threads: int = 0,
+) -> None: ...
+def project_feedback(
+    e: F32,
+    out: F32,
+    feedback: F32 | None = None,
+    seed: int = 0,
+    layer: int = 0,
+    distribution: str = "uniform",
+    scale: float = 1.0,
+    h: F32 | None = None,
+    activation: str = "identity",
+    n_threads: int = 0,
 ) -> None: ...
 
 class Network:

@@ -15,6 +15,22 @@ formulas::Activation activation_named(const std::string& name) {
                                 {"gelu", Activation::gelu}}});
 }
 
+random::Distribution distribution_named(const char* what, const std::string& name) {
+  using random::Distribution;
+  return named<Distribution, 3>(
+      what, name,
+      {{{"uniform", Distribution::uniform}, {"normal", Distribution::normal}, {"sign", Distribution::sign}}});
+}
+
+formulas::Solver solver_named(const std::string& name, double momentum, bool nesterov) {
+  using formulas::Solver;
+  const auto solver = named<Solver, 4>(
+      "solver", name,
+      {{{"sgd", Solver::sgd}, {"adam", Solver::adam}, {"adamw", Solver::adam}, {"rmsprop", Solver::rmsprop}}});
+  if (solver != Solver::sgd || momentum == 0) return solver;
+  return nesterov ? Solver::nesterov : Solver::momentum;
+}
+
 std::string describe(const py::array& a) {
   std::string text = std::string(py::str(a.dtype())) + " of shape (";
   for (py::ssize_t i = 0; i < a.ndim(); ++i) text += (i == 0 ? "" : ", ") + std::to_string(a.shape(i));

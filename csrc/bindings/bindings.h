@@ -15,6 +15,7 @@
 
 #include "base/error.h"
 #include "network/network.h"
+#include "random/random.h"
 
 namespace bpfree::bindings {
 
@@ -38,6 +39,9 @@ T named(const char* what, const std::string& name, const std::array<std::pair<st
 }
 
 formulas::Activation activation_named(const std::string& name);
+random::Distribution distribution_named(const char* what, const std::string& name);
+// Plain sgd has a solver of its own, which keeps no state.
+formulas::Solver solver_named(const std::string& name, double momentum, bool nesterov);
 
 // "float32 of shape (3, 4)", for error texts.
 std::string describe(const py::array& a);

@@ -1,0 +1,94 @@
+# SPDX-License-Identifier: BSD-3-Clause
+# cython: language_level=3
+"""Kernels for Cython: ``from bpfree_fast.cython_kernels cimport normal_f32``.
+
+These are function pointers, found when your module is imported: there is nothing to include and
+nothing to link. Arrays are dense and row-major, outputs come first, then inputs, then sizes; what
+each function does and which shapes it takes stands in bpfree/bpfree.h. All run without the GIL.
+
+Every function that can fail returns 0 (``Status.OK``) or the kind of failure; last_error() then
+holds a sentence with the offending value. check() makes an exception of it.
+"""
+from libc.stddef cimport size_t
+from libc.stdint cimport uint16_t, uint32_t, uint64_t
+
+cdef enum Status:
+    OK = 0
+    INVALID_ARGUMENT = 1
+    UNSUPPORTED = 2
+    OUT_OF_MEMORY = 3
+    INTERNAL = 4
+
+cdef enum Activation:
+    IDENTITY = 0
+    RELU = 1
+    LEAKY_RELU = 2
+    TANH = 3
+    LOGISTIC = 4
+    GELU = 5
+
+cdef enum Solver:
+    SGD = 0
+    ADAM = 1
+    RMSPROP = 2
+
+cdef enum Distribution:
+    UNIFORM = 0
+    NORMAL = 1
+    SIGN = 2
+
+# The fields of bpfree_optimizer; optimizer_init() fills in the defaults.
+cdef struct Optimizer:
+    int solver
+    int nesterov
+    double learning_rate
+    uint64_t step
+    double momentum
+    double beta_1
+    double beta_2
+    double epsilon
+    double alpha
+    double weight_decay
+    double n_samples
+
+cdef const char* last_error() noexcept nogil
+cdef int check(int status) except -1 nogil
+
+cdef int random_bits(uint32_t* out, size_t n, uint64_t seed, uint64_t stream, uint64_t offset,
+        int n_threads) noexcept nogil
+cdef int uniform_f32(float* out, size_t n, uint64_t seed, uint64_t stream, uint64_t offset,
+        int n_threads) noexcept nogil
+cdef int uniform_f64(double* out, size_t n, uint64_t seed, uint64_t stream, uint64_t offset,
+        int n_threads) noexcept nogil
+cdef int normal_f32(float* out, size_t n, uint64_t seed, uint64_t stream, uint64_t offset,
+        int n_threads) noexcept nogil
+cdef int normal_f64(double* out, size_t n, uint64_t seed, uint64_t stream, uint64_t offset,
+        int n_threads) noexcept nogil
+cdef int sign_f32(float* out, size_t n, uint64_t seed, uint64_t stream, uint64_t offset,
+        int n_threads) noexcept nogil
+cdef int sign_f64(double* out, size_t n, uint64_t seed, uint64_t stream, uint64_t offset,
+        int n_threads) noexcept nogil
+
+cdef int product_f32(float* out, const float* a, const float* b, size_t m, size_t k, size_t n,
+        int transpose_a, int transpose_b, int n_threads) noexcept nogil
+cdef int product_f64(double* out, const double* a, const double* b, size_t m, size_t k, size_t n,
+        int transpose_a, int transpose_b, int n_threads) noexcept nogil
+cdef int product_bf16(float* out, const uint16_t* a, const uint16_t* b, size_t m, size_t k,
+        size_t n, int transpose_a, int transpose_b, int n_threads) noexcept nogil
+
+cdef int dense_forward(float* h, float* preactivation, const float* x, const float* W,
+        const float* b, size_t batch, size_t n_in, size_t n_out, int activation,
+        int n_threads) noexcept nogil
+cdef int optimizer_init(Optimizer* optimizer, int solver) noexcept nogil
+cdef int dense_update(float* W, float* b, float** W_state, float** b_state, const float* x,
+        const float* delta, size_t batch, size_t n_in, size_t n_out, const Optimizer* optimizer,
+        int n_threads) noexcept nogil
+
+cdef int feedback_matrix(float* out, size_t n_outputs, size_t n_hidden, uint64_t seed,
+        uint32_t layer, int distribution, double scale, int n_threads) noexcept nogil
+cdef int project_feedback(float* delta, const float* e, const float* feedback, const float* h,
+        size_t batch, size_t n_outputs, size_t n_hidden, int activation,
+        int n_threads) noexcept nogil
+cdef int project_random_feedback(float* delta, const float* e, const float* h, size_t batch,
+        size_t n_outputs, size_t n_hidden, uint64_t seed, uint32_t layer, int distribution,
+        double scale, int activation, int n_threads) noexcept nogil

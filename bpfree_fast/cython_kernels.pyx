@@ -1,0 +1,159 @@
+# SPDX-License-Identifier: BSD-3-Clause
+# cython: language_level=3
+# distutils: language = c++
+"""The C functions of libbpfree as function pointers that other Cython modules can cimport."""
+from libc.stddef cimport size_t
+from libc.stdint cimport uint16_t, uint32_t, uint64_t
+
+cdef extern from "bpfree/bpfree.h" nogil:
+    ctypedef enum bpfree_status:
+        pass
+    ctypedef enum bpfree_activation:
+        pass
+    ctypedef enum bpfree_solver:
+        pass
+    ctypedef enum bpfree_distribution:
+        pass
+    ctypedef struct bpfree_optimizer:
+        pass
+    const char* bpfree_last_error()
+    bpfree_status bpfree_random_bits(uint32_t* out, size_t n, uint64_t seed, uint64_t stream,
+        uint64_t offset, int n_threads)
+    bpfree_status bpfree_uniform_f32(float* out, size_t n, uint64_t seed, uint64_t stream,
+        uint64_t offset, int n_threads)
+    bpfree_status bpfree_uniform_f64(double* out, size_t n, uint64_t seed, uint64_t stream,
+        uint64_t offset, int n_threads)
+    bpfree_status bpfree_normal_f32(float* out, size_t n, uint64_t seed, uint64_t stream,
+        uint64_t offset, int n_threads)
+    bpfree_status bpfree_normal_f64(double* out, size_t n, uint64_t seed, uint64_t stream,
+        uint64_t offset, int n_threads)
+    bpfree_status bpfree_sign_f32(float* out, size_t n, uint64_t seed, uint64_t stream,
+        uint64_t offset, int n_threads)
+    bpfree_status bpfree_sign_f64(double* out, size_t n, uint64_t seed, uint64_t stream,
+        uint64_t offset, int n_threads)
+    bpfree_status bpfree_product_f32(float* out, const float* a, const float* b, size_t m, size_t k,
+        size_t n, int transpose_a, int transpose_b, int n_threads)
+    bpfree_status bpfree_product_f64(double* out, const double* a, const double* b, size_t m,
+        size_t k, size_t n, int transpose_a, int transpose_b, int n_threads)
+    bpfree_status bpfree_product_bf16(float* out, const uint16_t* a, const uint16_t* b, size_t m,
+        size_t k, size_t n, int transpose_a, int transpose_b, int n_threads)
+    bpfree_status bpfree_dense_forward(float* h, float* preactivation, const float* x,
+        const float* W, const float* b, size_t batch, size_t n_in, size_t n_out,
+        bpfree_activation activation, int n_threads)
+    bpfree_status bpfree_optimizer_init(bpfree_optimizer* optimizer, bpfree_solver solver)
+    bpfree_status bpfree_dense_update(float* W, float* b, float* const* W_state,
+        float* const* b_state, const float* x, const float* delta, size_t batch, size_t n_in,
+        size_t n_out, const bpfree_optimizer* optimizer, int n_threads)
+    bpfree_status bpfree_feedback_matrix(float* out, size_t n_outputs, size_t n_hidden,
+        uint64_t seed, uint32_t layer, bpfree_distribution distribution, double scale,
+        int n_threads)
+    bpfree_status bpfree_project_feedback(float* delta, const float* e, const float* feedback,
+        const float* h, size_t batch, size_t n_outputs, size_t n_hidden,
+        bpfree_activation activation, int n_threads)
+    bpfree_status bpfree_project_random_feedback(float* delta, const float* e, const float* h,
+        size_t batch, size_t n_outputs, size_t n_hidden, uint64_t seed, uint32_t layer,
+        bpfree_distribution distribution, double scale, bpfree_activation activation, int n_threads)
+
+
+cdef int check(int status) except -1 nogil:
+    if status == OK:
+        return 0
+    with gil:
+        message = bpfree_last_error().decode("utf-8", "replace")
+        if status == INVALID_ARGUMENT:
+            raise ValueError(message)
+        if status == OUT_OF_MEMORY:
+            raise MemoryError(message)
+        raise RuntimeError(message)
+
+
+cdef const char* last_error() noexcept nogil:
+    return bpfree_last_error()
+
+
+cdef int random_bits(uint32_t* out, size_t n, uint64_t seed, uint64_t stream, uint64_t offset,
+        int n_threads) noexcept nogil:
+    return bpfree_random_bits(out, n, seed, stream, offset, n_threads)
+
+
+cdef int uniform_f32(float* out, size_t n, uint64_t seed, uint64_t stream, uint64_t offset,
+        int n_threads) noexcept nogil:
+    return bpfree_uniform_f32(out, n, seed, stream, offset, n_threads)
+
+
+cdef int uniform_f64(double* out, size_t n, uint64_t seed, uint64_t stream, uint64_t offset,
+        int n_threads) noexcept nogil:
+    return bpfree_uniform_f64(out, n, seed, stream, offset, n_threads)
+
+
+cdef int normal_f32(float* out, size_t n, uint64_t seed, uint64_t stream, uint64_t offset,
+        int n_threads) noexcept nogil:
+    return bpfree_normal_f32(out, n, seed, stream, offset, n_threads)
+
+
+cdef int normal_f64(double* out, size_t n, uint64_t seed, uint64_t stream, uint64_t offset,
+        int n_threads) noexcept nogil:
+    return bpfree_normal_f64(out, n, seed, stream, offset, n_threads)
+
+
+cdef int sign_f32(float* out, size_t n, uint64_t seed, uint64_t stream, uint64_t offset,
+        int n_threads) noexcept nogil:
+    return bpfree_sign_f32(out, n, seed, stream, offset, n_threads)
+
+
+cdef int sign_f64(double* out, size_t n, uint64_t seed, uint64_t stream, uint64_t offset,
+        int n_threads) noexcept nogil:
+    return bpfree_sign_f64(out, n, seed, stream, offset, n_threads)
+
+
+cdef int product_f32(float* out, const float* a, const float* b, size_t m, size_t k, size_t n,
+        int transpose_a, int transpose_b, int n_threads) noexcept nogil:
+    return bpfree_product_f32(out, a, b, m, k, n, transpose_a, transpose_b, n_threads)
+
+
+cdef int product_f64(double* out, const double* a, const double* b, size_t m, size_t k, size_t n,
+        int transpose_a, int transpose_b, int n_threads) noexcept nogil:
+    return bpfree_product_f64(out, a, b, m, k, n, transpose_a, transpose_b, n_threads)
+
+
+cdef int product_bf16(float* out, const uint16_t* a, const uint16_t* b, size_t m, size_t k,
+        size_t n, int transpose_a, int transpose_b, int n_threads) noexcept nogil:
+    return bpfree_product_bf16(out, a, b, m, k, n, transpose_a, transpose_b, n_threads)
+
+
+cdef int dense_forward(float* h, float* preactivation, const float* x, const float* W,
+        const float* b, size_t batch, size_t n_in, size_t n_out, int activation,
+        int n_threads) noexcept nogil:
+    return bpfree_dense_forward(h, preactivation, x, W, b, batch, n_in, n_out,
+        <bpfree_activation>activation, n_threads)
+
+
+cdef int optimizer_init(Optimizer* optimizer, int solver) noexcept nogil:
+    return bpfree_optimizer_init(<bpfree_optimizer*>optimizer, <bpfree_solver>solver)
+
+
+cdef int dense_update(float* W, float* b, float** W_state, float** b_state, const float* x,
+        const float* delta, size_t batch, size_t n_in, size_t n_out, const Optimizer* optimizer,
+        int n_threads) noexcept nogil:
+    return bpfree_dense_update(W, b, W_state, b_state, x, delta, batch, n_in, n_out,
+        <const bpfree_optimizer*>optimizer, n_threads)
+
+
+cdef int feedback_matrix(float* out, size_t n_outputs, size_t n_hidden, uint64_t seed,
+        uint32_t layer, int distribution, double scale, int n_threads) noexcept nogil:
+    return bpfree_feedback_matrix(out, n_outputs, n_hidden, seed, layer,
+        <bpfree_distribution>distribution, scale, n_threads)
+
+
+cdef int project_feedback(float* delta, const float* e, const float* feedback, const float* h,
+        size_t batch, size_t n_outputs, size_t n_hidden, int activation,
+        int n_threads) noexcept nogil:
+    return bpfree_project_feedback(delta, e, feedback, h, batch, n_outputs, n_hidden,
+        <bpfree_activation>activation, n_threads)
+
+
+cdef int project_random_feedback(float* delta, const float* e, const float* h, size_t batch,
+        size_t n_outputs, size_t n_hidden, uint64_t seed, uint32_t layer, int distribution,
+        double scale, int activation, int n_threads) noexcept nogil:
+    return bpfree_project_random_feedback(delta, e, h, batch, n_outputs, n_hidden, seed, layer,
+        <bpfree_distribution>distribution, scale, <bpfree_activation>activation, n_threads)

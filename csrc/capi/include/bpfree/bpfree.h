@@ -1,0 +1,163 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// bpfree: kernels that train neural networks without backpropagation, in plain C (C99).
+//
+// Arrays are dense and row-major: element (i, j) of a [rows, columns] is at i * columns + j. Outputs come first, then inputs,
+// then sizes. Memory is the caller's; a kernel allocates only its own workspace, and frees it. Outputs may not overlap with
+// anything else; inputs may overlap each other. Memory need not be aligned beyond its type. An array without elements may
+// be a null pointer.
+//
+// n_threads: 0 takes BPFREE_NUM_THREADS, else OMP_NUM_THREADS, else the cores of the process; small work runs on fewer. The
+// result has the same bits for any number of threads. Functions may be called from several threads at a time.
+//
+// Every function that can fail returns a status; on anything but BPFREE_OK its outputs are unchanged, and bpfree_last_error()
+// holds a sentence with the offending value. NaN is no error: it goes where the arithmetic takes it.
+#pragma once
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+#pragma GCC visibility push(default)
+
+typedef enum bpfree_status {
+  BPFREE_OK = 0,
+  BPFREE_INVALID_ARGUMENT = 1,  // a size, a number or a pointer that makes no sense
+  BPFREE_UNSUPPORTED = 2,       // for example BPFREE_ISA names what this CPU lacks
+  BPFREE_OUT_OF_MEMORY = 3,
+  BPFREE_INTERNAL = 4
+} bpfree_status;
+
+// The sentence of the last failure in this thread; "" before the first. Valid until this thread's next failure.
+const char* bpfree_last_error(void);
+
+// "0.1.0".
+const char* bpfree_version(void);
+
+// The instruction set in use: "scalar", "avx2", "avx512", "avx512bf16" or "neon". Null when BPFREE_ISA asks for one that this
+// CPU lacks; bpfree_last_error() then says so.
+const char* bpfree_isa(void);
+
+// Random numbers by position -------------------------------------------------------------------------------------------
+//
+// Elements offset, offset + 1, ... offset + n - 1 of the stream that (seed, stream) names, into out [n]. There is no state:
+// the same call gives the same bits, in any chunks, on any machine. Philox4x32-10; docs/random.md defines every bit.
+//   random_bits  32 random bits an element
+//   uniform      in [0, 1), multiples of 2^-24
+//   normal       standard normal
+//   sign         +1 or -1
+// The _f64 functions give the values of the _f32 ones.
+
+bpfree_status bpfree_random_bits(uint32_t* out, size_t n, uint64_t seed, uint64_t stream,
+                                 uint64_t offset, int n_threads);
+bpfree_status bpfree_uniform_f32(float* out, size_t n, uint64_t seed, uint64_t stream,
+                                 uint64_t offset, int n_threads);
+bpfree_status bpfree_uniform_f64(double* out, size_t n, uint64_t seed, uint64_t stream,
+                                 uint64_t offset, int n_threads);
+bpfree_status bpfree_normal_f32(float* out, size_t n, uint64_t seed, uint64_t stream,
+                                uint64_t offset, int n_threads);
+bpfree_status bpfree_normal_f64(double* out, size_t n, uint64_t seed, uint64_t stream,
+                                uint64_t offset, int n_threads);
+bpfree_status bpfree_sign_f32(float* out, size_t n, uint64_t seed, uint64_t stream, uint64_t offset,
+                              int n_threads);
+bpfree_status bpfree_sign_f64(double* out, size_t n, uint64_t seed, uint64_t stream,
+                              uint64_t offset, int n_threads);
+
+// Product --------------------------------------------------------------------------------------------------------------
+//
+// out [m, n] = op(a) op(b), with op(a) [m, k] and op(b) [k, n]; op transposes where the flag is not 0: then a lies in memory
+// as [k, m], or b as [n, k]. bf16: elements are the upper 16 bits of a float; sums and out are float.
+// |error| <= (k + 2) u (|a| |b|), u = 2^-24 (f64: 2^-53).
+
+bpfree_status bpfree_product_f32(float* out, const float* a, const float* b, size_t m, size_t k,
+                                 size_t n, int transpose_a, int transpose_b, int n_threads);
+bpfree_status bpfree_product_f64(double* out, const double* a, const double* b, size_t m, size_t k,
+                                 size_t n, int transpose_a, int transpose_b, int n_threads);
+bpfree_status bpfree_product_bf16(float* out, const uint16_t* a, const uint16_t* b, size_t m,
+                                  size_t k, size_t n, int transpose_a, int transpose_b,
+                                  int n_threads);
+
+// Dense layers ---------------------------------------------------------------------------------------------------------
+
+typedef enum bpfree_activation {
+  BPFREE_IDENTITY = 0,
+  BPFREE_RELU = 1,
+  BPFREE_LEAKY_RELU = 2,  // slope 0.01
+  BPFREE_TANH = 3,
+  BPFREE_LOGISTIC = 4,
+  BPFREE_GELU = 5  // with erf
+} bpfree_activation;
+
+// h [batch, n_out] = f(x W + b).
+//   preactivation  [batch, n_out] or null: gets x W + b; for BPFREE_GELU only, whose derivative is computed from it
+//   x [batch, n_in], W [n_in, n_out], b [n_out] or null
+bpfree_status bpfree_dense_forward(float* h, float* preactivation, const float* x, const float* W,
+                                   const float* b, size_t batch, size_t n_in, size_t n_out,
+                                   bpfree_activation activation, int n_threads);
+
+typedef enum bpfree_solver {
+  BPFREE_SGD = 0,     // one state array if momentum > 0 (the velocity), else none
+  BPFREE_ADAM = 1,    // two: first and second moment. With weight_decay this is AdamW
+  BPFREE_RMSPROP = 2  // one: the mean square
+} bpfree_solver;
+
+// What one step needs besides the arrays. bpfree_optimizer_init() fills in the defaults; set what differs.
+typedef struct bpfree_optimizer {
+  bpfree_solver solver;
+  int nesterov;          // 1; only where sgd has momentum
+  double learning_rate;  // 1e-3
+  uint64_t step;    // 1; number of this step, counted from 1: adam corrects its first steps by it
+  double momentum;  // 0.9; sgd only
+  double beta_1;    // 0.9; adam only
+  double beta_2;    // 0.999; adam and rmsprop
+  double epsilon;   // 1e-8
+  double alpha;     // 0; L2 penalty: adds alpha W / n_samples to the gradient of W
+  double weight_decay;  // 0; decoupled: W shrinks by learning_rate * weight_decay
+  double n_samples;     // 0; what the sum of gradients is divided by; 0: batch
+} bpfree_optimizer;
+
+bpfree_status bpfree_optimizer_init(bpfree_optimizer* optimizer, bpfree_solver solver);
+
+// The optimizer step of a layer, in place: W <- step(W, x^T delta / n), b <- step(b, sum of delta / n). The gradient is never
+// stored: the tile of the product is stepped on while it is in registers.
+//   W [n_in, n_out], b [n_out] or null
+//   W_state, b_state  arrays of as many pointers as the solver has states, to floats of W's and of b's size, zero before the
+//                     first step; null where there are none
+//   x [batch, n_in], delta [batch, n_out]: inputs of the layer, and the derivative of the loss by its pre-activation (or what
+//                     stands in for it)
+bpfree_status bpfree_dense_update(float* W, float* b, float* const* W_state, float* const* b_state,
+                                  const float* x, const float* delta, size_t batch, size_t n_in,
+                                  size_t n_out, const bpfree_optimizer* optimizer, int n_threads);
+
+// Feedback alignment ---------------------------------------------------------------------------------------------------
+
+typedef enum bpfree_distribution {
+  BPFREE_UNIFORM = 0,  // within +-scale / sqrt(n_outputs)
+  BPFREE_NORMAL = 1,   // with that standard deviation
+  BPFREE_SIGN = 2      // one of the two
+} bpfree_distribution;
+
+// out [n_outputs, n_hidden]: the random feedback matrix of a hidden layer, as the estimators with this seed draw it.
+bpfree_status bpfree_feedback_matrix(float* out, size_t n_outputs, size_t n_hidden, uint64_t seed,
+                                     uint32_t layer, bpfree_distribution distribution, double scale,
+                                     int n_threads);
+
+// delta [batch, n_hidden] = (e B) * f'(a): the output error projected to a hidden layer (direct feedback alignment).
+//   e [batch, n_outputs]
+//   h [batch, n_hidden]  output of the hidden layer; for BPFREE_GELU its pre-activation; null for BPFREE_IDENTITY
+// The first form takes B [n_outputs, n_hidden]. The second generates that of bpfree_feedback_matrix() where it is used, and
+// never stores it: the same bits.
+bpfree_status bpfree_project_feedback(float* delta, const float* e, const float* feedback,
+                                      const float* h, size_t batch, size_t n_outputs,
+                                      size_t n_hidden, bpfree_activation activation, int n_threads);
+bpfree_status bpfree_project_random_feedback(float* delta, const float* e, const float* h,
+                                             size_t batch, size_t n_outputs, size_t n_hidden,
+                                             uint64_t seed, uint32_t layer,
+                                             bpfree_distribution distribution, double scale,
+                                             bpfree_activation activation, int n_threads);
+
+#pragma GCC visibility pop
+#ifdef __cplusplus
+}
+#endif
