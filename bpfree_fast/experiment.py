@@ -70,19 +70,25 @@ def run(plan: Plan) -> Result:
 
     def note(progress: TrainingInfo) -> None:
         nonlocal seconds
-        if progress.epoch_ended:
-            epochs.append(
-                {
-                    "epoch": progress.epoch,
-                    "train_loss": progress.loss,
-                    "test_accuracy": classifier.score(dataset.X_test, dataset.y_test),
-                    "seconds": progress.seconds - sum(epoch["seconds"] for epoch in epochs),
-                }
-            )
         seconds = progress.seconds
+        if progress.epoch_ended:
+            book(progress.epoch)
 
+    def book(epoch: int) -> None:
+        epochs.append(
+            {
+                "epoch": epoch,
+                "train_loss": classifier.loss_curve_[epoch - 1],
+                "test_accuracy": classifier.score(dataset.X_test, dataset.y_test),
+                "seconds": seconds - sum(before["seconds"] for before in epochs),
+            }
+        )
+
+    n_before = getattr(classifier, "n_iter_", 0)
     classifier.set_params(callback=note).fit(dataset.X_train, dataset.y_train)
     classifier.set_params(callback=None)
+    if n_before + len(epochs) < classifier.n_iter_:
+        book(classifier.n_iter_)  # Ctrl-C came while the last epoch was tested
     if plan.save is not None:
         classifier.save(plan.save)
     n_samples = classifier.t_ - samples_before

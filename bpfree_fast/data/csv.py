@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ def read_csv(path: Path, *, labelled: bool = True) -> tuple[NDArray[Any], NDArra
     X : ndarray of shape (n_samples, n_features)
         The samples, float64.
     y : ndarray of shape (n_samples,) or None
-        The labels, int64 or strings; None without labels.
+        The labels, numbers or strings; None without labels.
 
     Raises
     ------
@@ -67,17 +68,20 @@ def read_csv(path: Path, *, labelled: bool = True) -> tuple[NDArray[Any], NDArra
 
 def _columns(path: Path, columns: list[int], dtype: Any, header: bool) -> NDArray[Any]:
     try:
-        return np.loadtxt(
-            path,
-            dtype=dtype,
-            delimiter=",",
-            skiprows=int(header),
-            usecols=columns,
-            ndmin=2,
-            quotechar='"',
-            comments=None,
-            encoding="utf-8",
-        )
+        with warnings.catch_warnings():
+            # "input contained no data" is said by an error, once.
+            warnings.simplefilter("ignore", UserWarning)
+            return np.loadtxt(
+                path,
+                dtype=dtype,
+                delimiter=",",
+                skiprows=int(header),
+                usecols=columns,
+                ndmin=2,
+                quotechar='"',
+                comments=None,
+                encoding="utf-8",
+            )
     except (ValueError, IndexError) as error:
         raise ValueError(f"{path}: {str(error).splitlines()[0].rstrip('.;')}.") from None
 
@@ -96,5 +100,4 @@ def _as_numbers(labels: NDArray[np.str_]) -> NDArray[Any]:
         values = labels.astype(np.float64)
     except ValueError:
         return labels
-    whole = np.isfinite(values) & (values == np.floor(values))
-    return values.astype(np.int64) if whole.all() else labels
+    return values

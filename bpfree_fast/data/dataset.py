@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -77,7 +78,7 @@ def as_rows(name: str, X: NDArray[Any]) -> NDArray[Any]:
         raise ValueError(f"{name}: samples must be rows, got shape {X.shape}.")
     if X.dtype.kind not in "buif":
         raise ValueError(f"{name}: samples must be numbers, got {X.dtype}.")
-    return X.reshape(len(X), -1)
+    return X.reshape(len(X), math.prod(X.shape[1:]))
 
 
 def as_labels(name: str, y: NDArray[Any]) -> NDArray[Any]:

@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-import zipfile
-import zlib
 from pathlib import Path
 from typing import Any
 
@@ -31,16 +29,18 @@ def read_npz(path: Path) -> dict[str, NDArray[Any]]:
         If the file is truncated or corrupt, or holds Python objects.
     """
     try:
-        content = np.load(path, allow_pickle=False)
-        if isinstance(content, np.ndarray):
-            return {"x": content}
-        with content:
-            return {name.lower(): content[name] for name in content.files}
-    except ValueError as error:
-        if "Object arrays" in str(error) or "allow_pickle" in str(error):
-            reason = "it holds Python objects, which are not read"
-        else:
-            reason = str(error).splitlines()[0].rstrip(".")
-        raise ValueError(f"{path} cannot be read: {reason}.") from None
-    except (EOFError, OSError, KeyError, zipfile.BadZipFile, zlib.error) as error:
-        raise ValueError(f"{path} is truncated or corrupt: {error}.") from None
+        with open(path, "rb") as file:
+            content = np.load(file, allow_pickle=False)
+            if isinstance(content, np.ndarray):
+                return {"x": content}
+            with content:
+                return {name.lower(): content[name] for name in content.files}
+    except Exception as error:  # a damaged header may fail as a number, a zip file or Python text
+        if isinstance(error, OSError) and error.filename is not None:
+            raise
+        if "Object arrays" in str(error):
+            raise ValueError(f"{path} holds Python objects, which are not read.") from None
+        if "pickled data" in str(error):  # NumPy's guess for any other file
+            raise ValueError(f"{path} is corrupt, or no NumPy file.") from None
+        reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
+        raise ValueError(f"{path} is truncated or corrupt: {reason}.") from None
