@@ -23,7 +23,6 @@ WHO = (
     ("jax_dfa", "dfa", "float32"),
 )
 LIMIT_MB = 32.0
-REPEATS = 3
 
 
 def _probe(ctx: Context, who: str, method: str, dtype: str) -> dict[str, float] | str:
@@ -46,21 +45,18 @@ def _run(ctx: Context) -> Result:
     for who, method, dtype in WHO:
         if who == "ours" and ours.MISSING:
             continue
-        found = [_probe(ctx, who, method, dtype) for _ in range(REPEATS)]
-        right = [f for f in found if not isinstance(f, str)]
-        if len(right) < len(found):
-            error = next(f for f in found if isinstance(f, str))
-            result.notes.append(f"{who} {method} {dtype}: {error}")
-            continue
         name = f"{who} {method} {dtype}"
-        result.lines.append(Line(name, "MB", Spread.of([f["beyond_mb"] for f in right])))
-        result.extra[name] = right
+        found = _probe(ctx, who, method, dtype)
+        if isinstance(found, str):
+            result.notes.append(f"{name}: {found}")
+            continue
+        result.lines.append(Line(name, "MB", Spread.of([found["beyond_mb"]])))
+        result.extra[name] = found
         if who == "ours":
-            beyond = result.lines[-1].value.median
-            result.verdicts.append(Floor(f"{name}, MB", LIMIT_MB, at_most=True).judge(beyond))
-            grown = max(f["in_use_growth_bytes"] for f in right)
+            limit = Floor(f"{name}, MB", LIMIT_MB, at_most=True)
+            result.verdicts.append(limit.judge(found["beyond_mb"]))
             floor = Floor(f"{name}, bytes kept by an epoch's steps", 0.0, at_most=True)
-            result.verdicts.append(floor.judge(grown))
+            result.verdicts.append(floor.judge(found["in_use_growth_bytes"]))
     return result
 
 
