@@ -7,11 +7,11 @@ from typing import TypeAlias, TypedDict
 import numpy as np
 from numpy.typing import NDArray
 
-F32: TypeAlias = NDArray[np.float32]
-Float: TypeAlias = NDArray[np.float32] | NDArray[np.float64]
-Matrix: TypeAlias = NDArray[np.float32] | NDArray[np.float64] | NDArray[np.uint16]  # uint16: bf16
-Rows: TypeAlias = NDArray[np.uint8] | NDArray[np.float32] | NDArray[np.float64]
-Targets: TypeAlias = NDArray[np.int32] | NDArray[np.float32]
+_F32: TypeAlias = NDArray[np.float32]
+_Real: TypeAlias = NDArray[np.float32] | NDArray[np.float64]
+_Matrix: TypeAlias = NDArray[np.float32] | NDArray[np.float64] | NDArray[np.uint16]  # uint16: bf16
+_Rows: TypeAlias = NDArray[np.uint8] | NDArray[np.float32] | NDArray[np.float64]
+_Targets: TypeAlias = NDArray[np.int32] | NDArray[np.float32]
 
 __version__: str
 
@@ -33,33 +33,30 @@ def random_bits(
     out: NDArray[np.uint32], seed: int, stream: int = 0, offset: int = 0, n_threads: int = 0
 ) -> None: ...
 def uniform(
-    out: Float, seed: int, stream: int = 0, offset: int = 0, n_threads: int = 0
+    out: _Real, seed: int, stream: int = 0, offset: int = 0, n_threads: int = 0
 ) -> None: ...
-def normal(out: Float, seed: int, stream: int = 0, offset: int = 0, n_threads: int = 0) -> None: ...
-def sign(out: Float, seed: int, stream: int = 0, offset: int = 0, n_threads: int = 0) -> None: ...
-def philox(
-    counter: tuple[int, int, int, int], key: tuple[int, int]
-) -> tuple[int, int, int, int]: ...
+def normal(out: _Real, seed: int, stream: int = 0, offset: int = 0, n_threads: int = 0) -> None: ...
+def sign(out: _Real, seed: int, stream: int = 0, offset: int = 0, n_threads: int = 0) -> None: ...
+def philox(counter: Sequence[int], key: Sequence[int]) -> list[int]: ...
 def permutation(n: int, seed: int, epoch: int) -> NDArray[np.uint32]: ...
 def product(
-    a: Matrix, b: Matrix, out: Float, transpose_a: bool, transpose_b: bool, n_threads: int = 0
+    a: _Matrix, b: _Matrix, out: _Real, transpose_a: bool, transpose_b: bool, n_threads: int = 0
 ) -> None: ...
-
 def dense_forward(
-    x: F32,
-    weights: F32,
-    bias: F32 | None,
+    x: _F32,
+    weights: _F32,
+    bias: _F32 | None,
     activation: str,
-    out: F32,
-    preactivation: F32 | None = None,
+    out: _F32,
+    preactivation: _F32 | None = None,
     n_threads: int = 0,
 ) -> None: ...
 def dense_update(
-    weights: F32,
-    bias: F32 | None,
-    x: F32,
-    delta: F32,
-    state: Sequence[F32],
+    weights: _F32,
+    bias: _F32 | None,
+    x: _F32,
+    delta: _F32,
+    state: Sequence[_F32],
     solver: str,
     learning_rate: float,
     *,
@@ -75,7 +72,7 @@ def dense_update(
     n_threads: int = 0,
 ) -> None: ...
 def feedback_matrix(
-    out: F32,
+    out: _F32,
     seed: int,
     layer: int = 0,
     distribution: str = "uniform",
@@ -83,14 +80,14 @@ def feedback_matrix(
     n_threads: int = 0,
 ) -> None: ...
 def project_feedback(
-    e: F32,
-    out: F32,
-    feedback: F32 | None = None,
+    e: _F32,
+    out: _F32,
+    feedback: _F32 | None = None,
     seed: int = 0,
     layer: int = 0,
     distribution: str = "uniform",
     scale: float = 1.0,
-    h: F32 | None = None,
+    h: _F32 | None = None,
     activation: str = "identity",
     n_threads: int = 0,
 ) -> None: ...
@@ -102,14 +99,14 @@ class Network:
     @property
     def n_params(self) -> int: ...
     def initialize(self, seed: int, scheme: str = "uniform") -> None: ...
-    def weights(self, layer: int) -> F32: ...
-    def set_weights(self, layer: int, value: F32) -> None: ...
-    def biases(self, layer: int) -> F32: ...
-    def set_biases(self, layer: int, value: F32) -> None: ...
+    def weights(self, layer: int) -> _F32: ...
+    def set_weights(self, layer: int, value: _F32) -> None: ...
+    def biases(self, layer: int) -> _F32: ...
+    def set_biases(self, layer: int, value: _F32) -> None: ...
     def predict(
         self,
-        x: Rows,
-        out: F32,
+        x: _Rows,
+        out: _F32,
         input_scale: float = 1.0,
         n_threads: int = 0,
         logits: bool = False,
@@ -140,9 +137,9 @@ class Trainer:
     step: int
     def run_epoch(
         self,
-        x: Rows,
-        y: Targets,
-        sample_weight: F32 | None = None,
+        x: _Rows,
+        y: _Targets,
+        sample_weight: _F32 | None = None,
         *,
         epoch: int,
         shuffle: bool = True,
@@ -157,17 +154,17 @@ class Trainer:
     ) -> float: ...
     @property
     def stopped(self) -> bool: ...
-    def optimizer_state(self) -> list[F32]: ...
-    def set_optimizer_state(self, state: list[F32]) -> None: ...
-    def feedback(self, layer: int) -> F32: ...
-    def set_feedback(self, layer: int, value: F32) -> None: ...
+    def optimizer_state(self) -> list[_F32]: ...
+    def set_optimizer_state(self, state: list[_F32]) -> None: ...
+    def feedback(self, layer: int) -> _F32: ...
+    def set_feedback(self, layer: int, value: _F32) -> None: ...
     @property
     def n_feedback(self) -> int: ...
     def alignment(
         self,
-        x: Rows,
-        y: Targets,
-        sample_weight: F32 | None = None,
+        x: _Rows,
+        y: _Targets,
+        sample_weight: _F32 | None = None,
         *,
         input_scale: float = 1.0,
     ) -> tuple[list[float], list[float]]: ...
