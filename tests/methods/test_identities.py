@@ -25,12 +25,15 @@ SIZES = [11, 34, 20, 33, 6]
 N = 37
 
 
-def run(rule, activation="tanh", loss="softmax_cross_entropy", *, weights=None, biases=None, x=None,
-        y=None, sample_weight=None, feedback=None, steps=1, solver="sgd", **options):  # fmt: skip
+def run(
+    rule, activation="tanh", loss="softmax_cross_entropy", *, dtype="float32", weights=None,
+    biases=None, x=None, y=None, sample_weight=None, feedback=None, steps=1, solver="sgd",
+    **options,
+):  # fmt: skip
     """Parameters before and after some steps on one batch; feedback(weights) is set before each."""
     drawn = parameters(SIZES, 0)
     weights, biases = weights or drawn[0], biases or drawn[1]
-    network = make_network(weights, biases, activation, loss)
+    network = make_network(weights, biases, activation, loss, dtype)
     given = data(loss, N, SIZES[0], SIZES[-1], seed=1)
     x, y = given[0] if x is None else x, given[1] if y is None else y
     options = SOLVERS[solver] | options
@@ -58,6 +61,26 @@ def test_feedback_alignment_with_the_true_transposes_is_backprop(rule, activatio
     theirs = run("backprop", activation, loss, steps=3, solver="nesterov")
     ours = run(rule, activation, loss, steps=3, solver="nesterov", feedback=lambda w: w[1:])
     assert_same(ours, theirs, STEPS_F32)
+
+
+@pytest.mark.parametrize("rule", [*LAYERWISE, "sign_symmetric_fixed"])
+def test_the_same_in_bfloat16(rule):
+    """Feedback that is set is rounded as the weights are: not even a rounding differs."""
+    theirs = run("backprop", dtype="bfloat16", steps=3)
+    ours = run(rule, dtype="bfloat16", steps=3, feedback=lambda w: w[1:])
+    assert_same(ours, theirs)
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_set_feedback_counts_in_bfloat16(loss):
+    """Direct feedback is kept in float32: the rest of the step is what it is for drawn numbers."""
+    start = run("direct", loss=loss, dtype="bfloat16", steps=0)[2]
+    drawn = all_feedback(start)
+    ours = run("direct", loss=loss, dtype="bfloat16", feedback=lambda _: drawn)
+    theirs = run("direct", loss=loss, dtype="bfloat16")
+    assert all(np.array_equal(p, q) for p, q in zip(ours[1], theirs[1], strict=True))
+    other = run("direct", loss=loss, dtype="bfloat16", feedback=lambda _: [-b for b in drawn])
+    assert not np.array_equal(other[1][0], theirs[1][0])
 
 
 @pytest.mark.parametrize("loss", LOSSES)

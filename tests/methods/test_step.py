@@ -98,6 +98,15 @@ def test_one_step_of_other_networks(rule, sizes):
     assert_parameters_close(*changes, STEP_F32, STEP_PARAMETER)
 
 
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("rule", ["direct", "target", "layerwise"])
+def test_one_step_with_thousands_of_outputs(rule, loss):
+    """Feedback of so many outputs may be generated where it is used: the same numbers."""
+    sizes = [6, 34, 33, 1030]
+    _, _, _, changes, _ = one_step(sizes, "tanh", loss, rule, n=20, **SOLVERS["sgd"])
+    assert_parameters_close(*changes, STEP_F32, STEP_PARAMETER)
+
+
 @pytest.mark.parametrize("n", [1, 2, 13, 14, 15, 31, 32, 33, 64, 65])
 @pytest.mark.parametrize("rule", ["backprop", "direct", "kolen_pollack", "sign_symmetric"])
 def test_one_step_of_other_batches(rule, n):
