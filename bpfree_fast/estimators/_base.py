@@ -163,7 +163,7 @@ class NetworkEstimator(FittedNetwork, ABC):
             samples, validation = self._split(samples, settings)
         n_seen = len(samples)
         batch_size = min(settings.batch_size, n_seen)
-        if settings.shuffle and settings.alpha == 0 and n_seen == batch_size:
+        if settings.shuffle and n_seen == batch_size:
             samples = merge_equal(samples)
         self._scale_target(samples, going_on)
         if validation is not None:

@@ -70,7 +70,7 @@ def check_parameters(estimator: NetworkEstimator) -> Settings:
         dtype=check.choice("dtype", est.dtype, DTYPES),
         initializer=check.choice("initializer", est.initializer, INITIALIZERS),
         solver=check.choice("solver", est.solver, SOLVERS),
-        momentum=check.real("momentum", est.momentum, 0, 1),
+        momentum=check.real("momentum", est.momentum, 0, 1, open_high=True),
         nesterov=check.flag("nesterovs_momentum", est.nesterovs_momentum),
         beta_1=check.real("beta_1", est.beta_1, 0, 1, open_high=True),
         beta_2=check.real("beta_2", est.beta_2, 0, 1, open_high=True),
@@ -110,7 +110,8 @@ SHARED = """\
 solver : {'adam', 'sgd', 'adamw', 'rmsprop'}, default='adam'
     The optimizer; 'adamw' is 'adam', whose decay is decoupled in any case (`weight_decay`).
 alpha : float, default=0.0
-    Strength of the L2 term, at least 0; divided by the minibatch, as in scikit-learn.
+    Strength of the L2 term, at least 0; divided by the samples of the minibatch, or by the sum
+    of their weights, as in scikit-learn.
 batch_size : int, default=128
     Samples of a minibatch, at least 1; at most all samples.
 learning_rate : {'cosine', 'constant', 'step', 'invscaling', 'adaptive'}, default='cosine'
@@ -141,7 +142,7 @@ verbose : bool or int, default=0
 warm_start : bool, default=False
     Whether `fit` goes on from where the last one ended, at epoch ``n_iter_``, up to `max_iter`.
 momentum : float, default=0.9
-    Momentum of 'sgd', from 0 to 1.
+    Momentum of 'sgd', from 0 and below 1.
 nesterovs_momentum : bool, default=True
     Whether that momentum is Nesterov's.
 early_stopping : bool, default=False

@@ -83,7 +83,7 @@ BAD = [
     ("random_state", "0", TypeError),
     ("tol", -1, ValueError),
     ("warm_start", "yes", TypeError),
-    ("momentum", 1.1, ValueError),
+    ("momentum", 1.0, ValueError),
     ("nesterovs_momentum", None, TypeError),
     ("early_stopping", 3, TypeError),
     ("validation_fraction", 1.0, ValueError),

@@ -132,9 +132,11 @@ def test_weights_count_as_repetitions(cls):
     rng = np.random.default_rng(0)
     X, y = rng.normal(size=(30, 5)), rng.integers(0, 2, 30)
     weight = rng.integers(0, 4, 30)
-    weighted = cls((8,), random_state=0).fit(X, y, sample_weight=weight)
+    weighted = cls((8,), random_state=0, alpha=0.1).fit(X, y, sample_weight=weight)
     order = rng.permutation(weight.sum())
-    repeated = cls((8,), random_state=0).fit(X.repeat(weight, 0)[order], y.repeat(weight)[order])
+    repeated = cls((8,), random_state=0, alpha=0.1).fit(
+        X.repeat(weight, 0)[order], y.repeat(weight)[order]
+    )
     for a, b in zip(weighted.coefs_, repeated.coefs_, strict=True):
         np.testing.assert_array_equal(a, b)
 
