@@ -30,7 +30,6 @@ struct Running {
 
 FeedbackOptions feedback_options(const std::string& rule, const std::string& error_signal,
                                  const std::string& distribution, double scale) {
-  using random::Distribution;
   FeedbackOptions options;
   options.rule = named<FeedbackRule, 8>("feedback", rule,
                                         {{{"direct", FeedbackRule::direct},
@@ -43,21 +42,9 @@ FeedbackOptions feedback_options(const std::string& rule, const std::string& err
                                           {"target", FeedbackRule::target}}});
   options.error_signal = named<ErrorSignal, 2>("error_signal", error_signal,
                                                {{{"exact", ErrorSignal::exact}, {"sign", ErrorSignal::sign}}});
-  options.distribution = named<Distribution, 3>("feedback_distribution", distribution,
-                                                {{{"uniform", Distribution::uniform},
-                                                  {"normal", Distribution::normal},
-                                                  {"sign", Distribution::sign}}});
+  options.distribution = distribution_named("feedback_distribution", distribution);
   options.scale = static_cast<float>(scale);
   return options;
-}
-
-formulas::Solver solver_of(const std::string& name, double momentum, bool nesterov) {
-  using formulas::Solver;
-  const auto solver = named<Solver, 4>(
-      "solver", name,
-      {{{"sgd", Solver::sgd}, {"adam", Solver::adam}, {"adamw", Solver::adam}, {"rmsprop", Solver::rmsprop}}});
-  if (solver != Solver::sgd || momentum == 0) return solver;
-  return nesterov ? Solver::nesterov : Solver::momentum;
 }
 
 std::unique_ptr<BoundTrainer> make(const py::object& network, const std::string& method, const std::string& feedback,
@@ -67,7 +54,7 @@ std::unique_ptr<BoundTrainer> make(const py::object& network, const std::string&
                                    std::int64_t batch_size, std::uint64_t seed, int n_threads) {
   if (batch_size < 1) fail("batch_size is " + std::to_string(batch_size) + ", expected at least 1");
   TrainerOptions options;
-  options.optimizer = {solver_of(solver, momentum, nesterov),
+  options.optimizer = {solver_named(solver, momentum, nesterov),
                        static_cast<float>(momentum),
                        static_cast<float>(beta_1),
                        static_cast<float>(beta_2),

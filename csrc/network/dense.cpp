@@ -245,6 +245,7 @@ void dense_forward(MatrixView<float> h, MatrixView<float> preactivation, MatrixV
         .x = {copy_x ? copy.data() + row * copy_stride : x.data + row * x.stride,
               copy_x ? copy_stride : x.stride, std::max<std::size_t>(n_in, 1), 0},
         .panel = panel,
+        .next_panel = nullptr,
         .depth = n_in,
         .blocks = blocks.data(),
         .n_blocks = blocks.size(),
@@ -257,8 +258,7 @@ void dense_forward(MatrixView<float> h, MatrixView<float> preactivation, MatrixV
         .preactivation = !keeps_a ? nullptr
                          : whole  ? preactivation.row(row) + column
                                   : edge_a,
-        .preactivation_stride = whole ? preactivation.stride : kPanel,
-        .next_panel = nullptr};
+        .preactivation_stride = whole ? preactivation.stride : kPanel};
     k.forward(args);
     if (whole) return;
     store_panel(h.row(row) + column, h.stride, edge_h, rows, n_columns);
