@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// random_bits, uniform, normal, sign, philox, permutation: check the array, release the GIL, one call.
+// The random streams: check the array, release the GIL, one call.
 #include <span>
 
 #include "bindings/bindings.h"

@@ -3,7 +3,8 @@
 //
 // Shapes: a block of four words from a counter of four words and a key of two.
 // Source: Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3"; Box & Muller 1958.
-// Result: integers, correctly rounded operations and explicit fma: the same bits wherever this is compiled.
+// Result: integers, correctly rounded operations and explicit fma: the same bits wherever this is
+//         compiled.
 #pragma once
 
 #include <cstdint>
@@ -43,8 +44,8 @@ template <class V>
   return (word >> 8).to_float_signed();
 }
 
-// Two independent standard normals from two words. The uniform under the logarithm is an odd multiple of 2^-31 rounded
-// to float: never 0, and without bias. |normal| <= sqrt(62 log 2) = 6.56.
+// Two independent standard normals from two words. The uniform under the logarithm is an odd
+// multiple of 2^-31 rounded to float: never 0, and without bias. |normal| <= sqrt(62 log 2) = 6.56.
 template <class V>
 [[gnu::always_inline]] inline void normal_pair(typename V::Bits radius_word,
                                                typename V::Bits angle_word, V& first, V& second) {
@@ -52,7 +53,8 @@ template <class V>
   const U odd = (radius_word & U::set(0x7fffffffu)) | U::set(1);
   const V radius =
       V::sqrt(V::set(-2.0f) * simd::log_normal(odd.to_float_signed() * V::set(0x1p-31f)));
-  // Two bits choose the axis, the others the angle from it, within an eighth of a turn to either side.
+  // Two bits choose the axis, the others the angle from it, within an eighth of a turn to either
+  // side.
   const V t = (angle_word << 2).to_float_signed() * V::set(0x1p-32f);
   V sine, cosine;
   simd::sincos_axis(t, angle_word, sine, cosine);

@@ -15,7 +15,8 @@ template <class V>
   v.store_double(p);
 }
 
-// What the groups of two blocks become: groups(generator, a, b, out_a, out_b) writes kElements elements to each.
+// What the groups of two blocks become: groups(generator, a, b, out_a, out_b) writes kElements
+// elements to each.
 template <class Isa>
 struct Bits {
   using G = Generator<Isa>;

@@ -20,6 +20,12 @@ namespace {
 constexpr std::uint64_t kBlocks = std::uint64_t{1} << 32;  // of one counter c0
 constexpr std::uint32_t kTensors = 1u << 24;
 
+// What threads_for() is told an element costs: the flops of a product that a core would do in that
+// time.
+constexpr double kBitsCost = 40;
+constexpr double kNormalCost = 80;
+constexpr double kSignCost = 15;
+
 const Kernels* choose(IsaId id) {
   if constexpr (kIsX86) {
     if (id == IsaId::avx2) return kernels_avx2();
@@ -51,13 +57,14 @@ Stream internal_stream(std::uint64_t seed, const Counter& counter) {
 // Fills a public stream: in chunks for the threads, none of which crosses an overflow of c0.
 template <class T>
 void fill_public(std::span<T> out, void (*kernel)(T*, const Stream&, std::uint64_t, std::size_t),
-                 std::uint64_t elements_per_block, double flops_per_element, std::uint64_t seed,
+                 std::uint64_t elements_per_block, double cost_per_element, std::uint64_t seed,
                  std::uint64_t stream, std::uint64_t offset, int n_threads) {
-  constexpr std::uint64_t kChunk = 1 << 16;  // divides what 2^32 blocks hold
+  constexpr std::uint64_t kChunk = 1 << 15;  // divides what 2^32 blocks hold
   const std::uint64_t limit = kBlocks * kTensors * elements_per_block;
   if (offset > limit || out.size() > limit - offset)
     fail("offset + n is " + std::to_string(offset) + " + " + std::to_string(out.size()) +
          ", but a stream has only " + std::to_string(limit) + " elements");
+  const int threads = threads_for(n_threads, cost_per_element * static_cast<double>(out.size()));
   if (out.empty()) return;
   const std::uint64_t first = offset / kChunk;
   const std::uint64_t last = (offset + out.size() - 1) / kChunk;
@@ -70,15 +77,8 @@ void fill_public(std::span<T> out, void (*kernel)(T*, const Stream&, std::uint64
                       {low(stream), high(stream), low(begin / per_overflow)}};
     kernel(out.data() + (begin - offset), s, begin % per_overflow, end - begin);
   };
-  parallel_for(last - first + 1,
-               threads_for(n_threads, flops_per_element * static_cast<double>(out.size())),
-               fill_chunk);
+  parallel_for(last - first + 1, threads, fill_chunk);
 }
-
-// What threads_for() is told an element costs.
-constexpr double kBitsCost = 10;
-constexpr double kNormalCost = 20;
-constexpr double kSignCost = 4;
 
 }  // namespace
 
@@ -163,7 +163,8 @@ void permutation(std::uint32_t* out, std::size_t n, std::uint64_t seed, std::uin
     return words[std::size(words) - left--];
   };
   for (auto bound = static_cast<std::uint32_t>(n); bound > 1; --bound) {
-    // The high half of word * bound; of the 2^32 words, the few that would favour some index are drawn again.
+    // The high half of word * bound; of the 2^32 words, the few that would favour some index are
+    // drawn again.
     std::uint64_t product = std::uint64_t{next_word()} * bound;
     if (low(product) < bound) {
       const std::uint32_t reject = (0u - bound) % bound;

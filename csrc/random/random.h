@@ -1,18 +1,21 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// Random numbers by position: element i of a stream is a function of (seed, stream, i) and of nothing else. No state, so that
-// any thread makes any part, a step can be repeated, and noise never has to be stored or sent.
+// Random numbers by position: element i of a stream is a function of (seed, stream, i) and of
+// nothing else. No state, so that any thread makes any part, a step can be repeated, and noise never
+// has to be stored or sent.
 //
-// Generator: Philox4x32-10 (Salmon et al. 2011). key = the 64-bit seed, low word first. Counter words:
+// Generator: Philox4x32-10 (Salmon et al. 2011). key = the 64-bit seed, low word first. Counter:
 //   c0 = block   c1 = member   c2 = step or generation   c3 = purpose << 24 | tensor
-// A block is four words. Element order (docs/adr/0002): word j of block b is word 4 b + j of the stream.
+// A block is four words. Element order (docs/adr/0002): word j of block b is word 4 b + j of the
+// stream.
 //   bits      element i is word i
 //   uniform   element i is (word i >> 8) 2^-24, in [0, 1)
-//   normal    elements 2 i and 2 i + 1 are the cosine and the sine of Box-Muller on words 2 i (radius) and 2 i + 1 (angle)
+//   normal    elements 2 i and 2 i + 1 are the cosine and the sine of Box-Muller on words 2 i
+//             (radius) and 2 i + 1 (angle)
 //   sign      element i is 1 - 2 * (bit i % 32 of word i / 32): a set bit is -1
 // float64 is the float32 value widened.
 //
-// A stream of the library holds 2^32 blocks; whoever asks for more is refused. A public stream has no tensor, so there c3
-// counts the overflows of c0: 2^56 blocks.
+// A stream of the library holds 2^32 blocks; whoever asks for more is refused. A public stream has
+// no tensor, so there c3 counts the overflows of c0: 2^56 blocks.
 // Result: the same bits for any chunking, number of threads and instruction set.
 #pragma once
 
@@ -63,8 +66,9 @@ void sign(std::span<float> out, std::uint64_t seed, std::uint64_t stream, std::u
 void sign(std::span<double> out, std::uint64_t seed, std::uint64_t stream, std::uint64_t offset,
           int n_threads);
 
-// Rows first_row.. and columns first_column.. of a random matrix with `matrix_columns` columns. Each row starts a new block, so
-// that neither padding nor how the matrix is cut shifts an element. Columns of `out` beyond n_columns are not touched.
+// Rows first_row.. and columns first_column.. of a random matrix with `matrix_columns` columns.
+// Each row starts a new block, so that neither padding nor how the matrix is cut shifts an element.
+// Columns of `out` beyond n_columns are not touched.
 // Serial: for use inside tiles.
 void matrix_block(float* out, std::size_t stride, Distribution distribution, float scale,
                   std::uint64_t seed, Counter counter, std::size_t matrix_columns,
@@ -77,8 +81,8 @@ void uniform_matrix(float* out, std::size_t rows, std::size_t columns, std::size
 void normal_matrix(float* out, std::size_t rows, std::size_t columns, std::size_t stride,
                    std::uint64_t seed, Counter counter, float deviation);
 
-// A permutation of 0..n-1, every one of them equally likely: Fisher-Yates, with indices free of bias (Lemire 2019,
-// arXiv:1805.10941). A function of (seed, epoch); n < 2^32.
+// A permutation of 0..n-1, every one of them equally likely: Fisher-Yates, with indices free of
+// bias (Lemire 2019, arXiv:1805.10941). A function of (seed, epoch); n < 2^32.
 void permutation(std::uint32_t* out, std::size_t n, std::uint64_t seed, std::uint64_t epoch);
 
 // One block, for known answers.

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// Elementary functions of a Vec. V is a float vector of vec.h; a double vector goes element by element through libm.
+// Elementary functions of a float Vec; a double one goes element by element through libm.
 //
 //   function         ulp   range
 //   exp              1.1   all; 0 below -104, infinity above 88.73, denormal results included
@@ -11,11 +11,13 @@
 //   sincos_quarter   1.7   |t| <= 0.5, in quarter turns
 //   sincos_turns     1.7   |turns| < 2^22
 //
-// NaN gives NaN. The figures bound the error against libm's double over every 17th float of the range.
-// Result: every step is one correctly rounded operation or an explicit fma, so the bits are the same on every instruction
-//         set. random/ counts on that; a Scalar activation pays for it with library calls.
-// Source: the polynomials are our own minimax fits (iteratively reweighted least squares on Chebyshev points), rounded to
-//         float one coefficient at a time with the rest fitted again.
+// NaN gives NaN. The figures bound the error against libm's double over every 17th float of the
+// range.
+// Result: every step is one correctly rounded operation or an explicit fma, so the bits are the
+//         same on every instruction set. random/ counts on that; a Scalar activation pays for it
+//         with library calls.
+// Source: the polynomials are our own minimax fits (iteratively reweighted least squares on
+//         Chebyshev points), rounded to float one coefficient at a time with the rest fitted again.
 #pragma once
 
 #include <concepts>
@@ -132,7 +134,8 @@ template <class V>
   if constexpr (DoubleVec<V>) {
     return map_elements(x, [](double v) { return __builtin_erf(v); });
   } else {
-    // Near 0 an odd polynomial; beyond, 1 - exp of a polynomial for log(1 - erf). From 4 on the result is 1.
+    // Near 0 an odd polynomial; beyond, 1 - exp of a polynomial for log(1 - erf). From 4 on the
+    // result is 1.
     const V a = V::min(V::set(4.0f), V::abs(x));
     const V p = polynomial(a * a, 0x1.06eba6p-3f, -0x1.8126eep-2f, 0x1.ce1bf4p-4f, -0x1.b6a314p-6f,
                            0x1.47cffcp-8f, -0x1.3c9b7ap-11f);

