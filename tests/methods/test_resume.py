@@ -88,14 +88,14 @@ def test_optimizer_state_of_another_shape_is_refused():
         np.testing.assert_array_equal(a, b)
 
 
-# About a second of work on one core of any machine, in some thousand steps.
+# At least half a second of work for two threads of any machine, in some thousand steps.
 BIG = [256, 512, 512, 10]
 
 
 def big(seed=0):
     network = core.Network(BIG, "relu", "softmax_cross_entropy", "float32")
     network.initialize(seed)
-    trainer = core.Trainer(network, method="feedback", batch_size=32)
+    trainer = core.Trainer(network, method="feedback", batch_size=32, n_threads=2)
     rng = np.random.default_rng(0)
     x = rng.integers(0, 256, (60000, BIG[0]), dtype=np.uint8)
     return network, trainer, x, rng.integers(0, 10, len(x)).astype(np.int32)
@@ -196,6 +196,28 @@ def test_a_trainer_inside_its_own_callback_is_refused():
     assert np.isfinite(network.weights(0)).all()
 
 
+def test_a_trainer_in_two_threads_is_refused():
+    network, trainer, x, y = big()
+    first_event, refused = threading.Event(), threading.Event()
+
+    def on_event(*_):
+        first_event.set()
+        return refused.is_set()
+
+    options = {"epoch": 0, "learning_rate": 1e-3, "input_scale": 1 / 255}
+    thread = threading.Thread(
+        target=trainer.run_epoch, args=(x, y), kwargs=options | {"on_event": on_event}
+    )
+    thread.start()
+    first_event.wait(timeout=60)
+    with pytest.raises(RuntimeError, match="already running"):
+        trainer.run_epoch(x[:64], y[:64], **options)
+    refused.set()
+    thread.join(timeout=120)
+    assert 0 < trainer.step <= 1875
+    assert np.isfinite(network.weights(0)).all()
+
+
 def test_weights_may_be_read_and_set_in_a_callback():
     """Between steps nothing runs: what is set is what the next step starts from."""
     network, trainer, x, y = big()
@@ -209,3 +231,14 @@ def test_weights_may_be_read_and_set_in_a_callback():
     trainer.run_epoch(x, y, epoch=0, learning_rate=1e-3, input_scale=1 / 255, on_event=on_event)
     assert np.abs(read[0]).max() > 0
     assert not network.weights(2).any()
+
+
+def test_data_may_be_read_only_and_on_disk(tmp_path):
+    """Rows are read where they lie: a memory map of pixels gives the bits of the array."""
+    _, trainer, x, y = big()
+    x, y = x[:2000], y[:2000]
+    np.save(tmp_path / "x.npy", x)
+    mapped = np.load(tmp_path / "x.npy", mmap_mode="r")
+    y.flags.writeable = False
+    options = {"epoch": 0, "learning_rate": 1e-3, "input_scale": 1 / 255}
+    assert trainer.run_epoch(mapped, y, **options) == big()[1].run_epoch(x, y, **options)
