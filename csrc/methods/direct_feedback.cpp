@@ -36,6 +36,7 @@ std::size_t DirectFeedback::panel_at(std::size_t layer, std::size_t panel) const
 void DirectFeedback::fill_panel(float* panel, std::size_t layer, std::size_t index) const {
   const std::size_t n = network_.layers()[layer].n_out;
   const std::size_t column = index * kPanel;
+  if (n - column < kPanel) std::fill_n(panel, network_.n_outputs() * kPanel, 0.0f);  // the padding must stay zero
   random::matrix_block(panel, kPanel, feedback_.distribution, scale_, options_.seed,
                        {random::Purpose::feedback, static_cast<std::uint32_t>(layer), 0, 0}, n, 0, network_.n_outputs(),
                        column, std::min(kPanel, n - column));
