@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: BSD-3-Clause
+# cython: language_level=3
+"""A user's module: kernels by cimport, with no header and no library."""
+from libc.stdint cimport uint16_t, uint32_t
+
+from bpfree_fast cimport cython_kernels as kernels
+from bpfree_fast.cython_kernels cimport check, normal_f32
+
+
+def bits(uint32_t[::1] out):
+    check(kernels.random_bits(&out[0], out.shape[0], 1, 2, 3, 0))
+
+
+def floats(float[::1] uniform, float[::1] normal, float[::1] sign):
+    with nogil:
+        check(kernels.uniform_f32(&uniform[0], uniform.shape[0], 1, 2, 3, 0))
+        check(normal_f32(&normal[0], normal.shape[0], 1, 2, 3, 0))
+        check(kernels.sign_f32(&sign[0], sign.shape[0], 1, 2, 3, 0))
+
+
+def doubles(double[::1] uniform, double[::1] normal, double[::1] sign):
+    with nogil:
+        check(kernels.uniform_f64(&uniform[0], uniform.shape[0], 1, 2, 3, 0))
+        check(kernels.normal_f64(&normal[0], normal.shape[0], 1, 2, 3, 0))
+        check(kernels.sign_f64(&sign[0], sign.shape[0], 1, 2, 3, 0))
+
+
+def products(
+    float[:, ::1] a, float[:, ::1] out, double[:, ::1] a64, double[:, ::1] out64,
+    uint16_t[:, ::1] a16, float[:, ::1] out16,
+):
+    """out = a a^T in three types."""
+    cdef size_t m = a.shape[0], k = a.shape[1]
+    with nogil:
+        check(kernels.product_f32(&out[0, 0], &a[0, 0], &a[0, 0], m, k, m, 0, 1, 0))
+        check(kernels.product_f64(&out64[0, 0], &a64[0, 0], &a64[0, 0], m, k, m, 0, 1, 0))
+        check(kernels.product_bf16(&out16[0, 0], &a16[0, 0], &a16[0, 0], m, k, m, 0, 1, 0))
+
+
+def train(
+    float[:, ::1] W, float[::1] b, list state, const float[:, ::1] x, const float[:, ::1] e,
+    float[:, ::1] h, float[:, ::1] delta, float[:, ::1] feedback,
+):
+    """One step of a hidden layer, by direct feedback alignment with Adam."""
+    cdef size_t batch = x.shape[0], n_in = W.shape[0], n_out = W.shape[1], n_outputs = e.shape[1]
+    cdef float[:, ::1] m = state[0], v = state[2]
+    cdef float[::1] mb = state[1], vb = state[3]
+    cdef float* of_W[2]
+    cdef float* of_b[2]
+    cdef kernels.Optimizer optimizer
+    of_W[0], of_W[1] = &m[0, 0], &v[0, 0]
+    of_b[0], of_b[1] = &mb[0], &vb[0]
+    with nogil:
+        check(kernels.dense_forward(
+            &h[0, 0], NULL, &x[0, 0], &W[0, 0], &b[0], batch, n_in, n_out, kernels.TANH, 0))
+        check(kernels.project_random_feedback(
+            &delta[0, 0], &e[0, 0], &h[0, 0], batch, n_outputs, n_out, 9, 1, kernels.UNIFORM, 1.0,
+            kernels.TANH, 0))
+        check(kernels.feedback_matrix(
+            &feedback[0, 0], n_outputs, n_out, 9, 1, kernels.UNIFORM, 1.0, 0))
+        check(kernels.project_feedback(
+            &delta[0, 0], &e[0, 0], &feedback[0, 0], &h[0, 0], batch, n_outputs, n_out,
+            kernels.TANH, 0))
+        check(kernels.optimizer_init(&optimizer, kernels.ADAM))
+        optimizer.learning_rate = 0.125
+        optimizer.step = 3
+        check(kernels.dense_update(
+            &W[0, 0], &b[0], of_W, of_b, &x[0, 0], &delta[0, 0], batch, n_in, n_out, &optimizer, 0))
+
+
+def refuse():
+    cdef float x = 1
+    cdef int status = normal_f32(&x, 1, 0, 0, 0, -3)
+    assert status == kernels.INVALID_ARGUMENT
+    assert b"-3" in kernels.last_error()
+    check(status)

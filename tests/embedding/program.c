@@ -1,0 +1,99 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// One training step and what stands around it, in C99. Prints numbers that the test compares with bf.kernels.
+#include <bpfree/bpfree.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { kBatch = 6, kIn = 37, kHidden = 40, kOutputs = 3 };
+
+static void check(bpfree_status status) {
+  if (status == BPFREE_OK) return;
+  fprintf(stderr, "status %d: %s\n", (int)status, bpfree_last_error());
+  exit(1);
+}
+
+static void print(const char* name, const void* values, size_t n) {
+  const unsigned char* bytes = values;
+  size_t i;
+  printf("%s ", name);
+  for (i = 0; i < n; ++i) printf("%02x", bytes[i]);
+  printf("\n");
+}
+
+static void refusals(void) {
+  float two[2] = {7, 7};
+  bpfree_optimizer optimizer;
+  printf("status %d\n", (int)bpfree_dense_forward(two, NULL, NULL, two, NULL, 1, 2, 1, BPFREE_RELU, 0));
+  printf("error %s\n", bpfree_last_error());
+  printf("status %d\n", (int)bpfree_normal_f32(two, 2, 0, 0, 0, -3));
+  printf("error %s\n", bpfree_last_error());
+  printf("status %d\n", (int)bpfree_feedback_matrix(two, 1, 2, 0, 0, (bpfree_distribution)9, 1.0, 0));
+  printf("error %s\n", bpfree_last_error());
+  printf("status %d\n", (int)bpfree_product_f32(two, two, two, 1, 1, 1, 0, 0, 0));
+  printf("error %s\n", bpfree_last_error());
+  printf("status %d\n", (int)bpfree_product_f32(two, NULL, NULL, (size_t)-1, (size_t)-1, 1, 0, 0, 0));
+  check(bpfree_optimizer_init(&optimizer, BPFREE_ADAM));
+  printf("status %d\n",
+         (int)bpfree_dense_update(two, NULL, NULL, NULL, two + 1, two + 1, 1, 1, 1, &optimizer, 0));
+  printf("error %s\n", bpfree_last_error());
+  printf("unchanged %g %g\n", two[0], two[1]);
+}
+
+int main(void) {
+  float x[kBatch * kIn], W[kIn * kHidden], b[kHidden], h[kBatch * kHidden], a[kBatch * kHidden];
+  float e[kBatch * kOutputs], B[kOutputs * kHidden], delta[kBatch * kHidden], other[kBatch * kHidden];
+  float m[kIn * kHidden], v[kIn * kHidden], mb[kHidden], vb[kHidden];
+  float* of_W[2];
+  float* of_b[2];
+  double d[4], doubles[4], product[4];
+  uint32_t bits[5];
+  float gram[kBatch * kBatch];
+  uint16_t halves[4] = {0x3f80, 0x4000, 0x4040, 0x4080};  // 1, 2, 3, 4
+  float squares[4];
+  bpfree_optimizer optimizer;
+
+  printf("version %s\nisa %s\n", bpfree_version(), bpfree_isa());
+  check(bpfree_random_bits(bits, 5, 1, 2, 3, 0));
+  print("bits", bits, sizeof bits);
+  check(bpfree_normal_f64(d, 4, 5, 0, 0, 0));
+  check(bpfree_uniform_f64(doubles, 4, 5, 0, 0, 0));
+  check(bpfree_product_f64(product, d, doubles, 2, 2, 2, 0, 1, 0));
+  print("product", product, sizeof product);
+  check(bpfree_sign_f64(d, 4, 5, 0, 0, 0));
+  print("signs", d, sizeof d);
+  check(bpfree_product_bf16(squares, halves, halves, 2, 2, 2, 1, 0, 0));
+  print("squares", squares, sizeof squares);
+
+  check(bpfree_normal_f32(x, kBatch * kIn, 1, 0, 0, 0));
+  check(bpfree_uniform_f32(W, kIn * kHidden, 2, 0, 0, 0));
+  check(bpfree_sign_f32(b, kHidden, 3, 0, 0, 0));
+  check(bpfree_normal_f32(e, kBatch * kOutputs, 4, 0, 0, 0));
+  check(bpfree_product_f32(gram, x, x, kBatch, kIn, kBatch, 0, 1, 0));
+  print("gram", gram, sizeof gram);
+  check(bpfree_dense_forward(h, a, x, W, b, kBatch, kIn, kHidden, BPFREE_GELU, 0));
+  print("h", h, sizeof h);
+  print("a", a, sizeof a);
+  check(bpfree_feedback_matrix(B, kOutputs, kHidden, 9, 1, BPFREE_NORMAL, 2.0, 0));
+  check(bpfree_project_feedback(delta, e, B, a, kBatch, kOutputs, kHidden, BPFREE_GELU, 0));
+  check(bpfree_project_random_feedback(other, e, a, kBatch, kOutputs, kHidden, 9, 1, BPFREE_NORMAL, 2.0, BPFREE_GELU, 0));
+  print("delta", delta, sizeof delta);
+  if (memcmp(delta, other, sizeof delta) != 0) return 2;
+  memset(m, 0, sizeof m);
+  memset(v, 0, sizeof v);
+  memset(mb, 0, sizeof mb);
+  memset(vb, 0, sizeof vb);
+  of_W[0] = m;
+  of_W[1] = v;
+  of_b[0] = mb;
+  of_b[1] = vb;
+  check(bpfree_optimizer_init(&optimizer, BPFREE_ADAM));
+  optimizer.learning_rate = 0.125;
+  optimizer.weight_decay = 0.5;
+  check(bpfree_dense_update(W, b, of_W, of_b, x, delta, kBatch, kIn, kHidden, &optimizer, 0));
+  print("W", W, sizeof W);
+  print("b", b, sizeof b);
+  print("v", v, sizeof v);
+  refusals();
+  return 0;
+}

@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""A real Cython extension that cimports the kernels: nothing to include, nothing to link."""
+
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+import numpy as np
+import pytest
+from oracle.product import to_bfloat16
+
+import bpfree_fast as bf
+
+HERE = Path(__file__).resolve().parent
+kernels = bf.kernels
+
+
+@pytest.fixture(scope="module")
+def extension(tmp_path_factory):
+    pytest.importorskip("Cython", reason="Cython is not installed (it is in the extra 'test')")
+    compiler = next(filter(None, map(shutil.which, ("cc", "gcc", "clang"))), None)
+    if compiler is None:
+        pytest.skip("no C compiler is installed")
+    folder = tmp_path_factory.mktemp("cython")
+    source = folder / "extension.c"
+    packages = Path(bf.get_include()).parent.parent  # where the .pxd files are
+    module = folder / f"extension{sysconfig.get_config_var('EXT_SUFFIX')}"
+    headers = sysconfig.get_path("include")
+    if not (Path(headers) / "Python.h").exists():
+        pytest.skip("the headers of Python are not installed")
+    for command in (
+        [sys.executable, "-m", "cython", "-3", "-I", str(packages), str(HERE / "extension.pyx"),
+         "-o", str(source)],
+        [compiler, "-shared", "-fPIC", "-O1", f"-I{headers}", str(source), "-o", str(module)],
+    ):  # fmt: skip
+        done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder)
+        assert done.returncode == 0, done.stdout + done.stderr
+    spec = importlib.util.spec_from_file_location("extension", module)
+    loaded = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(loaded)
+    return loaded
+
+
+def test_random_numbers(extension):
+    out = np.empty(70, np.uint32)
+    extension.bits(out)
+    np.testing.assert_array_equal(out, kernels.random_bits(1, 70, stream=2, offset=3))
+    for fill, dtype in ((extension.floats, "float32"), (extension.doubles, "float64")):
+        arrays = [np.empty(70, dtype) for _ in range(3)]
+        fill(*arrays)
+        for array, name in zip(arrays, ("uniform", "normal", "sign"), strict=True):
+            expected = getattr(kernels, name)(1, 70, stream=2, offset=3, dtype=dtype)
+            np.testing.assert_array_equal(array, expected)
+
+
+def test_products(extension):
+    a = kernels.normal(0, 60).reshape(4, 15)
+    kinds = a, a.astype(np.float64), to_bfloat16(a)
+    outs = [np.empty((4, 4), kind) for kind in ("float32", "float64", "float32")]
+    extension.products(kinds[0], outs[0], kinds[1], outs[1], kinds[2], outs[2])
+    for kind, out, dtype in zip(kinds, outs, ("float32", "float64", "bfloat16"), strict=True):
+        np.testing.assert_array_equal(
+            out, kernels.product(kind, kind, transpose_b=True, dtype=dtype)
+        )
+
+
+def test_a_training_step(extension):
+    x, e = kernels.normal(1, 6 * 37).reshape(6, 37), kernels.normal(2, 18).reshape(6, 3)
+    W, b = kernels.normal(3, 37 * 40).reshape(37, 40), kernels.normal(4, 40)
+    state = [np.zeros_like(array) for array in (W, b, W, b)]
+    ours = W.copy(), b.copy(), [array.copy() for array in state]
+    h, delta, B = (np.empty(shape, np.float32) for shape in ((6, 40), (6, 40), (3, 40)))
+    extension.train(*ours, x, e, h, delta, B)
+    np.testing.assert_array_equal(h, kernels.dense_forward(x, W, b, activation="tanh"))
+    np.testing.assert_array_equal(B, kernels.feedback_matrix(3, 40, seed=9, layer=1))
+    expected = kernels.project_feedback(e, 40, seed=9, layer=1, h=h, activation="tanh")
+    np.testing.assert_array_equal(delta, expected)
+    kernels.dense_update(W, b, x, delta, learning_rate=0.125, solver="adam", step=3, state=state)
+    for array, theirs in zip((*ours[:2], *ours[2]), (W, b, *state), strict=True):
+        np.testing.assert_array_equal(array, theirs)
+
+
+def test_failures_become_exceptions(extension):
+    with pytest.raises(ValueError, match="-3"):
+        extension.refuse()
+
+
+def test_the_module_finds_its_library_wherever_it_is(tmp_path):
+    """From another folder, and without anything in the environment that would help."""
+    variables = {key: value for key, value in os.environ.items() if key != "LD_LIBRARY_PATH"}
+    code = "import bpfree_fast.cython_kernels as k; print(len(k.__pyx_capi__) > 0)"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env=variables, capture_output=True, text=True,
+        check=False,
+    )  # fmt: skip
+    assert (done.stdout.strip(), done.stderr) == ("True", "")
