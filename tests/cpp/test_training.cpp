@@ -23,7 +23,7 @@ constexpr std::array kThreadCounts = {1, 2, 3, 7};
 
 // Sizes that fill no panel and no tile, and enough work for several threads; the last batch has 47
 // samples of 90.
-const std::vector<std::size_t> kSizes = {99, 131, 85, 5};
+constexpr std::array<std::size_t, 4> kSizes = {99, 131, 85, 5};
 constexpr std::size_t kSamples = 137;
 constexpr std::size_t kBatch = 90;
 constexpr double kLearningRate = 0.5;
@@ -47,7 +47,8 @@ struct Samples {
 };
 
 Network make_network(Activation activation, Compute compute) {
-  Network network(kSizes, activation, formulas::Loss::softmax_cross_entropy, compute);
+  Network network({kSizes.begin(), kSizes.end()}, activation, formulas::Loss::softmax_cross_entropy,
+                  compute);
   network.initialize(5, Initializer::uniform);
   return network;
 }
