@@ -16,6 +16,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+// NOLINTBEGIN(readability-identifier-naming): names as C writes them
 #ifdef __cplusplus
 extern "C" {
 #endif
@@ -161,3 +162,4 @@ bpfree_status bpfree_project_random_feedback(float* delta, const float* e, const
 #ifdef __cplusplus
 }
 #endif
+// NOLINTEND(readability-identifier-naming)
