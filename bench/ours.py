@@ -126,20 +126,6 @@ class OursTrainee(Trainee):
         return float((out.argmax(axis=1) == y).mean())
 
 
-def _product() -> Callable[..., Any]:
-    """The public product, or the bare one where the friendly layer is not built yet."""
-    try:
-        public: Callable[..., Any] = bf.kernels.product
-        return public
-    except (AttributeError, ImportError):
-
-        def bare(a: Any, b: Any, *, out: F32, transpose_a: bool, n_threads: int) -> None:
-            a, b = (v if v.dtype == np.float32 else v.view(np.uint16) for v in (a, b))
-            core.product(a, b, out, transpose_a, False, n_threads)
-
-        return bare
-
-
 class _Product(Call):
     def __init__(
         self, name: str, a: F32, b: F32, transpose_a: bool, dtype: str, n_threads: int
@@ -155,7 +141,7 @@ class _Product(Call):
         self._options = {"transpose_a": transpose_a, "n_threads": n_threads}
 
     def many(self, n: int) -> None:
-        product = _product()
+        product = bf.kernels.product
         for _ in range(n):
             product(self._a, self._b, out=self._out, **self._options)
 
@@ -173,7 +159,9 @@ class _Normals(Call):
     def many(self, n: int) -> None:
         for _ in range(n):
             self._stream += 1
-            core.normal(self._out, 0, self._stream, 0, self._n_threads)
+            bf.kernels.normal(
+                0, len(self._out), stream=self._stream, out=self._out, n_threads=self._n_threads
+            )
 
     def result(self) -> NDArray[Any]:
         return self._out
