@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """Sphinx: the pages of this folder, and the reference out of the installed package's docstrings."""
 
-import re
 from importlib.metadata import version as installed_version
 
 project = "bpfree_fast"
@@ -31,12 +30,3 @@ numpydoc_show_class_members = False
 exclude_patterns = ["_build"]
 html_theme = "alabaster"
 html_theme_options = {"description": "Training without backpropagation, on CPUs"}
-
-
-def _quote_fitted_names(app, what, name, obj, options, lines):
-    """A name that ends in an underscore would be a link: "shape (n_features_in_,)"."""
-    lines[:] = [re.sub(r"\((\w+_),\)", r"(`\1`,)", line) for line in lines]
-
-
-def setup(app):
-    app.connect("autodoc-process-docstring", _quote_fitted_names, priority=100)
