@@ -20,7 +20,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from . import data
+    from . import data, kernels
     from ._core import __version__
     from .estimators import (
         BackpropClassifier,
@@ -42,6 +42,7 @@ __all__ = [
     "data",
     "get_cmake_dir",
     "get_include",
+    "kernels",
     "load",
     "show_config",
 ]

@@ -176,7 +176,7 @@ callback : callable or None, default=None
 ATTRIBUTES = """\
 n_features_in_ : int
     Columns of X.
-feature_names_in_ : ndarray of shape (n_features_in_,)
+feature_names_in_ : ndarray of shape (n_features,)
     Names of the columns, when X was a data frame.
 n_outputs_ : int
     Units of the output layer.

@@ -69,7 +69,7 @@ class BackpropRegressor(NetworkRegressor):
 
     Attributes
     ----------
-    target_mean_, target_scale_ : ndarray of shape (n_outputs_,)
+    target_mean_, target_scale_ : ndarray of shape (n_outputs,)
         Mean and standard deviation of y in the first fit.
     {attributes}
 
