@@ -51,6 +51,7 @@ void test_parallel();
 void test_row_blocks();
 void test_random();
 void test_product();
+void test_capi();
 void test_training();
 
 }  // namespace bpfree::test

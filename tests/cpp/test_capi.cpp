@@ -1,0 +1,131 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// The dense kernels through the C interface, against naive loops, on arrays of exactly their size: a read or write beyond one
+// is the address sanitizer's to see.
+
+#include <array>
+#include <cmath>
+#include <string>
+#include <vector>
+
+#include "bpfree/bpfree.h"
+#include "check.h"
+#include "naive.h"
+
+namespace bpfree::test {
+
+namespace {
+
+struct Sizes {
+  std::size_t batch, n_in, n_out;
+};
+
+constexpr std::array<Sizes, 6> kSizes = {
+    {{1, 1, 1}, {2, 7, 9}, {15, 17, 31}, {16, 33, 32}, {47, 65, 33}, {130, 101, 131}}};
+
+Plain plain(const std::vector<float>& values, std::size_t rows, std::size_t columns) {
+  Plain out(rows, columns);
+  out.values.assign(values.begin(), values.end());
+  return out;
+}
+
+template <class Expected>
+void check_all(const std::vector<float>& values, const Expected& expected, double tolerance,
+               const std::string& what) {
+  for (std::size_t i = 0; i < values.size(); ++i)
+    check(near(values[i], expected(i), tolerance), what);
+}
+
+void check_layer(Sizes s) {
+  using formulas::Activation;
+  Numbers numbers(s.batch * 1000 + s.n_out);
+  const std::vector<float> x = numbers.floats(s.batch * s.n_in);
+  const std::vector<float> b = numbers.floats(s.n_out);
+  std::vector<float> weights = numbers.floats(s.n_in * s.n_out);
+  for (float& w : weights) w /= std::sqrt(static_cast<float>(s.n_in));
+
+  Plain a = times(plain(x, s.batch, s.n_in), plain(weights, s.n_in, s.n_out));
+  for (std::size_t i = 0; i < a.values.size(); ++i) a.values[i] += b[i % s.n_out];
+  std::vector<float> h(s.batch * s.n_out);
+  std::vector<float> preactivation(h.size());
+  for (const bpfree_activation kind :
+       {BPFREE_IDENTITY, BPFREE_LEAKY_RELU, BPFREE_TANH, BPFREE_GELU}) {
+    const bool is_gelu = kind == BPFREE_GELU;
+    check(bpfree_dense_forward(h.data(), is_gelu ? preactivation.data() : nullptr, x.data(),
+                               weights.data(), b.data(), s.batch, s.n_in, s.n_out, kind,
+                               3) == BPFREE_OK,
+          bpfree_last_error());
+    check_all(
+        h, [&](std::size_t i) { return activate(static_cast<Activation>(kind), a.values[i]); },
+        1e-5, "a dense layer");
+  }
+  check_all(preactivation, [&](std::size_t i) { return a.values[i]; }, 1e-5, "a pre-activation");
+
+  const std::vector<float> delta = numbers.floats(s.batch * s.n_out);
+  const Plain gradient =
+      times(transposed(plain(x, s.batch, s.n_in)), plain(delta, s.batch, s.n_out));
+  const std::vector<float> before = weights;
+  std::vector<float> bias = b;
+  bpfree_optimizer optimizer;
+  bpfree_optimizer_init(&optimizer, BPFREE_SGD);
+  optimizer.momentum = 0;
+  optimizer.learning_rate = 0.25;
+  check(bpfree_dense_update(weights.data(), bias.data(), nullptr, nullptr, x.data(), delta.data(),
+                            s.batch, s.n_in, s.n_out, &optimizer, 3) == BPFREE_OK,
+        bpfree_last_error());
+  const double scale = 0.25 / static_cast<double>(s.batch);
+  check_all(
+      weights, [&](std::size_t i) { return before[i] - scale * gradient.values[i]; }, 1e-5,
+      "a step of the weights");
+
+  // Adam only has to stay within its arrays: its numbers are checked from Python.
+  std::vector<std::vector<float>> memory = {
+      std::vector<float>(weights.size()), std::vector<float>(weights.size()),
+      std::vector<float>(bias.size()), std::vector<float>(bias.size())};
+  std::array<float*, 2> weights_state = {memory[0].data(), memory[1].data()};
+  std::array<float*, 2> bias_state = {memory[2].data(), memory[3].data()};
+  bpfree_optimizer_init(&optimizer, BPFREE_ADAM);
+  check(bpfree_dense_update(weights.data(), bias.data(), weights_state.data(), bias_state.data(),
+                            x.data(), delta.data(), s.batch, s.n_in, s.n_out, &optimizer,
+                            3) == BPFREE_OK,
+        bpfree_last_error());
+}
+
+void check_projection(Sizes s) {
+  Numbers numbers(s.batch + s.n_out);
+  const std::size_t n_outputs = s.n_in % 11 + 1;
+  const std::vector<float> e = numbers.floats(s.batch * n_outputs);
+  const std::vector<float> h = numbers.floats(s.batch * s.n_out);
+  std::vector<float> feedback(n_outputs * s.n_out);
+  check(bpfree_feedback_matrix(feedback.data(), n_outputs, s.n_out, 3, 1, BPFREE_NORMAL, 1.0, 2) ==
+            BPFREE_OK,
+        bpfree_last_error());
+  std::vector<float> delta(h.size());
+  std::vector<float> generated(h.size());
+  check(bpfree_project_feedback(delta.data(), e.data(), feedback.data(), h.data(), s.batch,
+                                n_outputs, s.n_out, BPFREE_TANH, 3) == BPFREE_OK,
+        bpfree_last_error());
+  check(bpfree_project_random_feedback(generated.data(), e.data(), h.data(), s.batch, n_outputs,
+                                       s.n_out, 3, 1, BPFREE_NORMAL, 1.0, BPFREE_TANH,
+                                       3) == BPFREE_OK,
+        bpfree_last_error());
+  check(delta == generated, "feedback that is generated differs from the same feedback given");
+  const Plain projected = times(plain(e, s.batch, n_outputs), plain(feedback, n_outputs, s.n_out));
+  check_all(
+      delta,
+      [&](std::size_t i) { return projected.values[i] * (1.0 - h[i] * static_cast<double>(h[i])); },
+      1e-5, "a projected error");
+}
+
+}  // namespace
+
+void test_capi() {
+  for (const Sizes s : kSizes) {
+    check_layer(s);
+    check_projection(s);
+  }
+  check(bpfree_dense_forward(nullptr, nullptr, nullptr, nullptr, nullptr, 2, 2, 2, BPFREE_RELU,
+                             0) == BPFREE_INVALID_ARGUMENT,
+        "null pointers are refused");
+}
+
+}  // namespace bpfree::test
