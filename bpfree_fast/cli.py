@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 
 from ._extras import require
@@ -30,14 +31,13 @@ def main(args: Sequence[str] | None = None) -> int:
     except ModuleNotFoundError as error:
         # Whichever is missing, the extra of the command line brings it.
         return _fail(f"The command line needs {error.name}: run pip install 'bpfree-fast[cli]'.")
+    format_before = warnings.formatwarning
+    warnings.formatwarning = _format_warning
     try:
         from .commands import program
 
         code = program.main(args, prog_name="bpfree-fast", standalone_mode=False)
         return code if isinstance(code, int) else 0
-    except click.exceptions.NoArgsIsHelpError as error:
-        sys.stdout.write(error.format_message() + "\n")
-        return 0
     except click.ClickException as error:
         return _fail(error.format_message())
     except (KeyboardInterrupt, click.exceptions.Abort):
@@ -49,6 +49,18 @@ def main(args: Sequence[str] | None = None) -> int:
         return 0
     except (ValueError, TypeError, OSError, ImportError, MemoryError, RuntimeError) as error:
         return _fail(str(error) or type(error).__name__)
+    finally:
+        warnings.formatwarning = format_before
+
+
+def _format_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    line: str | None = None,
+) -> str:
+    return f"bpfree-fast: {str(message).splitlines()[0]}\n"
 
 
 def _fail(sentence: str) -> int:

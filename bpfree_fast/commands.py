@@ -123,10 +123,16 @@ _DATA = click.option(
 _JSON = click.option("--json", "json_file", metavar="FILE", help="Write all figures there.")
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(
+    invoke_without_command=True,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
 @click.version_option(info.versions()["bpfree_fast"], prog_name="bpfree-fast")
-def program() -> None:
+@click.pass_context
+def program(ctx: click.Context) -> None:
     """Train neural networks without backpropagation, fast on ordinary CPUs."""
+    if ctx.invoked_subcommand is None:
+        click.echo(ctx.get_help())
 
 
 @program.command(cls=ListCommand)

@@ -41,7 +41,7 @@ def write(path: str | os.PathLike[str], tensors: Mapping[str, NDArray[Any]], tex
     safetensors = require("safetensors", "safetensors.numpy")
     target = Path(path)
     arrays = {name: np.ascontiguousarray(value) for name, value in tensors.items()}
-    metadata = {"format": FORMAT, "description": text, "crc32": _checksum(arrays)}
+    metadata = {"format": FORMAT, "description": text, "crc32": _checksum(arrays, text)}
     if not target.parent.is_dir():
         raise FileNotFoundError(f"{target.parent} is not a folder: cannot save {target.name}.")
     # In the same folder, so that the last step is a rename within one file system.
@@ -91,11 +91,12 @@ def read(path: str | os.PathLike[str]) -> tuple[Tensors, dict[str, Any]]:
     if metadata.get("format") != FORMAT:
         found = metadata.get("format", "none")
         raise ValueError(f"{path} is no saved model: its format is {found!r}, not {FORMAT!r}.")
-    if metadata.get("crc32") != _checksum(tensors):
-        raise ValueError(f"{path} is corrupt: the checksum of its arrays does not match.")
+    text = metadata.get("description", "")
+    if metadata.get("crc32") != _checksum(tensors, text):
+        raise ValueError(f"{path} is corrupt: its checksum does not match.")
     try:
-        description = json.loads(metadata["description"], object_hook=_from_json)
-    except (KeyError, TypeError, ValueError):
+        description = json.loads(text, object_hook=_from_json)
+    except (TypeError, ValueError):
         raise ValueError(f"{path} is corrupt: its description is not JSON.") from None
     if not isinstance(description, dict):
         raise ValueError(f"{path} is corrupt: its description is not a JSON object.")
@@ -136,7 +137,7 @@ def write_json(path: str | os.PathLike[str], value: object) -> None:
     target = Path(path)
     temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
     try:
-        temporary.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
+        temporary.write_text(json.dumps(value, indent=2, default=_to_json) + "\n", encoding="utf-8")
         os.replace(temporary, target)
     except BaseException:
         with contextlib.suppress(FileNotFoundError):
@@ -162,9 +163,9 @@ def _from_json(value: dict[str, Any]) -> object:
     return value
 
 
-def _checksum(tensors: Mapping[str, NDArray[Any]]) -> str:
-    # safetensors checks its header only: a flipped bit in a weight would go unseen.
-    crc = 0
+def _checksum(tensors: Mapping[str, NDArray[Any]], text: str) -> str:
+    # safetensors checks sizes only: a flipped bit in a weight would go unseen.
+    crc = zlib.crc32(text.encode())
     for name in sorted(tensors):
         crc = zlib.crc32(name.encode(), crc)
         crc = zlib.crc32(tensors[name].reshape(-1).view(np.uint8).data, crc)

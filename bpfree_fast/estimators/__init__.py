@@ -7,10 +7,9 @@ from .._extras import require
 
 require("sklearn", "safetensors", "tqdm")
 
-from ._base import NetworkEstimator  # noqa: E402
 from ._progress import TrainingInfo  # noqa: E402
 from ._saving import load  # noqa: E402
-from ._targets import NetworkClassifier  # noqa: E402
+from ._targets import NetworkClassifier, NetworkRegressor  # noqa: E402
 from .backprop import BackpropClassifier, BackpropRegressor  # noqa: E402
 from .feedback import DFAClassifier, DFARegressor  # noqa: E402
 
@@ -25,9 +24,11 @@ __all__ = [
     "load",
 ]
 
-ESTIMATORS: dict[str, type[NetworkEstimator]] = {
-    cls.__name__: cls
-    for cls in (BackpropClassifier, BackpropRegressor, DFAClassifier, DFARegressor)
+ESTIMATORS: dict[str, type[NetworkClassifier] | type[NetworkRegressor]] = {
+    "BackpropClassifier": BackpropClassifier,
+    "BackpropRegressor": BackpropRegressor,
+    "DFAClassifier": DFAClassifier,
+    "DFARegressor": DFARegressor,
 }
 """Every estimator by the name of its class: what a saved model may hold."""
 

@@ -163,8 +163,12 @@ class NetworkEstimator(FittedNetwork, ABC):
             samples, validation = self._split(samples, settings)
         n_seen = len(samples)
         batch_size = min(settings.batch_size, n_seen)
-        if settings.shuffle and n_seen == batch_size:
+        if settings.shuffle and n_seen == batch_size and not incremental:
             samples = merge_equal(samples)
+        if going_on:
+            # Parts smaller than the last one need no new trainer: they are one minibatch each.
+            before: int = self._trainer_options["batch_size"]
+            batch_size = min(settings.batch_size, max(batch_size, before))
         self._scale_target(samples, going_on)
         if validation is not None:
             self._scale_target(validation, True)

@@ -93,9 +93,13 @@ def check_parameters(estimator: NetworkEstimator) -> Settings:
             "validation_fraction", est.validation_fraction, 0, 1, open_low=True, open_high=True
         ),
         warm_start=check.flag("warm_start", est.warm_start),
-        verbose=check.integer("verbose", int(est.verbose), 0) > 0,
+        verbose=_verbosity(est.verbose) > 0,
         callback=est.callback,
     )
+
+
+def _verbosity(value: object) -> int:
+    return int(value) if isinstance(value, bool) else check.integer("verbose", value, 0)
 
 
 PARAMETERS = """\

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from .._extras import require
 
 if TYPE_CHECKING:
-    from ._base import NetworkEstimator
+    from ._targets import NetworkClassifier, NetworkRegressor
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class TrainingInfo:
     loss: float
     seconds: float
     epoch_ended: bool
-    estimator: NetworkEstimator
+    estimator: NetworkClassifier | NetworkRegressor
 
 
 class ProgressBar:

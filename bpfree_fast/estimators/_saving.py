@@ -13,8 +13,8 @@ from .. import _core, io
 from ..info import versions
 
 if TYPE_CHECKING:
-    from ._base import NetworkEstimator
     from ._fitted import Arrays, FittedNetwork
+    from ._targets import NetworkClassifier, NetworkRegressor
 
 # Arrays of the network's size travel as tensors, everything else as JSON.
 _WEIGHT_LISTS = ("_best_weights", "_last_weights")
@@ -77,7 +77,7 @@ def save(estimator: FittedNetwork, path: str | os.PathLike[str], *, optimizer: b
     io.write(path, tensors(estimator, optimizer=optimizer), io.dumps(description))
 
 
-def load(path: str | os.PathLike[str]) -> NetworkEstimator:
+def load(path: str | os.PathLike[str]) -> NetworkClassifier | NetworkRegressor:
     """Load a model that an estimator's `save` has written.
 
     With ``warm_start=True``, `fit` then goes on at epoch ``n_iter_`` up to `max_iter`, and gives

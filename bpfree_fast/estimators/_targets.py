@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -15,15 +15,16 @@ from sklearn.utils.multiclass import check_classification_targets, type_of_targe
 from ._base import NetworkEstimator
 from ._training import Samples
 
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
 
 class NetworkClassifier(ClassifierMixin, NetworkEstimator):
     """A network whose outputs are classes, or labels of which any number holds."""
 
     _numeric_target: ClassVar[bool] = False
 
-    def fit(
-        self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None
-    ) -> NetworkClassifier:
+    def fit(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> Self:
         """Train on samples and their classes.
 
         Parameters
@@ -65,7 +66,7 @@ class NetworkClassifier(ClassifierMixin, NetworkEstimator):
         y: ArrayLike,
         classes: ArrayLike | None = None,
         sample_weight: ArrayLike | None = None,
-    ) -> NetworkClassifier:
+    ) -> Self:
         """Train one epoch on a part of the samples.
 
         Parameters
@@ -251,9 +252,7 @@ class NetworkRegressor(RegressorMixin, NetworkEstimator):
 
     _numeric_target: ClassVar[bool] = True
 
-    def fit(
-        self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None
-    ) -> NetworkRegressor:
+    def fit(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> Self:
         """Train on samples and their values.
 
         Parameters
@@ -293,7 +292,7 @@ class NetworkRegressor(RegressorMixin, NetworkEstimator):
 
     def partial_fit(
         self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None
-    ) -> NetworkRegressor:
+    ) -> Self:
         """Train one epoch on a part of the samples.
 
         Parameters

@@ -22,8 +22,9 @@ if TYPE_CHECKING:
 # 'adaptive' divides the learning rate by this, and stops below the least rate: as scikit-learn.
 _ADAPTIVE_DIVISOR = 5.0
 _LEAST_LEARNING_RATE = 1e-6
-# Above so many samples the order of the sums is left as it is.
-_MAX_MERGED = 256
+# Above so many samples or numbers the order of the sums is left as it is: sorting would cost.
+_MAX_MERGED_SAMPLES = 256
+_MAX_MERGED_NUMBERS = 2**20
 
 
 @dataclass
@@ -49,7 +50,7 @@ def merge_equal(samples: Samples) -> Samples:
     The order of the samples of one minibatch, and whether a sample is repeated or has weight 2,
     means nothing to its gradient; after this it does not even change the rounding.
     """
-    if len(samples) > _MAX_MERGED:
+    if len(samples) > _MAX_MERGED_SAMPLES or samples.x.size > _MAX_MERGED_NUMBERS:
         return samples
     columns = samples.y.reshape(len(samples), -1)
     table = np.column_stack([samples.x, columns]).astype(np.float64)

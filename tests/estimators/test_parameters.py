@@ -99,6 +99,7 @@ BAD = [
     ("n_threads", 0, ValueError),
     ("n_threads", 2.0, TypeError),
     ("verbose", -1, ValueError),
+    ("verbose", "loud", TypeError),
     ("callback", 3, TypeError),
 ]
 BAD_FEEDBACK = [

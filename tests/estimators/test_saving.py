@@ -159,8 +159,10 @@ def damage(path, how):
         "huge header": b"\xff" * 8 + content[8:],
         "other file": b"PK\x03\x04" + bytes(1000),
         "one bit": content[:-40] + bytes([content[-40] ^ 1]) + content[-39:],
+        "a parameter": content.replace(b'max_iter\\": 2', b'max_iter\\": 9'),
         "header text": content[:20] + b"}" + content[21:],
     }[how]
+    assert changed != content
     path.write_bytes(changed)
 
 
@@ -169,6 +171,7 @@ def damage(path, how):
     [
         "empty", "no header", "half a header", "half the tensors", "one byte less",
         "one byte more", "huge header", "other file", "one bit", "header text",
+        "a parameter",
     ],
 )  # fmt: skip
 def test_damaged_files_are_refused_in_a_sentence(how, saved):
