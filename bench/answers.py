@@ -19,8 +19,12 @@ class NumpyNetwork:
         self, problem: Problem, layers: Layers, feedback: list[F32] | None, dtype: type
     ) -> None:
         self.problem = problem
-        self.params = [[np.array(p, dtype=dtype) for p in layer] for layer in layers]
-        self.feedback = None if feedback is None else [b.astype(dtype) for b in feedback]
+        self.params: list[list[Array]] = [
+            [np.array(p, dtype=dtype) for p in layer] for layer in layers
+        ]
+        self.feedback: list[Array] | None = None
+        if feedback is not None:
+            self.feedback = [b.astype(dtype) for b in feedback]
         self.slots = [[[np.zeros_like(p) for p in ps] for ps in self.params] for _ in range(2)]
         self.step = 0
 
@@ -79,11 +83,13 @@ def change_error(before: Layers, after: Layers, right: Layers) -> float:
     return worst
 
 
-# Relative error of four steps' change: (dtype, optimizer). bf16 rounds each operand by 2^-9;
-# Adam divides by the root of its own second moment, so small gradients carry large errors, and
-# PyTorch adds epsilon after the bias correction, which moves gradients near 1e-7 (0.06 here).
+# Relative error of four steps' change: (dtype, optimizer). A unit whose pre-activation rounds to
+# the other side of 0 has the other derivative (1e-3 in float32 on random data). bf16 rounds each
+# operand by 2^-9. Adam divides by the root of its own second moment, so small gradients carry
+# large errors, and PyTorch adds epsilon after the bias correction, which moves gradients near
+# 1e-7 (0.06 here).
 CHANGE_TOLERANCE = {
-    ("float32", "momentum"): 1e-3,
+    ("float32", "momentum"): 5e-3,
     ("float32", "adam"): 1e-1,
     ("bfloat16", "momentum"): 5e-2,
     ("bfloat16", "adam"): 3e-1,

@@ -152,7 +152,8 @@ class Verdict:
             if limit is None:
                 return ""
             sign = "<=" if self.at_most else ">="
-            return f"  {word} {sign} {limit:g}: {({True: 'met', False: 'NOT MET'}).get(met, 'n/a')}"
+            judged = "n/a" if met is None else "met" if met else "NOT MET"
+            return f"  {word} {sign} {limit:g}: {judged}"
 
         value = "n/a" if self.value is None else f"{self.value:.3g}"
         floor = say("floor", self.floor, self.floor_met)
@@ -187,6 +188,7 @@ class Result:
 
     blocks: int = 0
     disturbed_blocks: int = 0
+    others: float = 0.0  # CPUs that other processes used, for rows that have no blocks
 
     def count(self, timed: Timed) -> None:
         self.blocks += timed.blocks
@@ -194,7 +196,8 @@ class Result:
 
     @property
     def disturbed(self) -> bool:
-        return self.disturbed_blocks > DISTURBED_LIMIT * self.blocks
+        many = self.disturbed_blocks > DISTURBED_LIMIT * self.blocks
+        return many or self.others > OTHERS_LIMIT
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self) | {"disturbed": self.disturbed}

@@ -23,7 +23,9 @@ CPU_FLAGS = ("avx2", "fma", "avx512f", "avx512_bf16", "amx_bf16", "asimd", "bf16
 def usable_cpus() -> list[int]:
     """CPUs this process may use, the first thread of each core before the others."""
     cpus = sorted(os.sched_getaffinity(0))
-    firsts, seconds, seen = [], [], set()
+    firsts: list[int] = []
+    seconds: list[int] = []
+    seen: set[str] = set()
     for cpu in cpus:
         path = Path(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list")
         core = path.read_text().strip() if path.is_file() else str(cpu)
@@ -157,7 +159,7 @@ class Peaks:
 
     def __init__(self, core: Any, *, cpu_time: bool = False, seconds: float = 0.05) -> None:
         self._cpu_time = cpu_time  # as the contestants are timed
-        self._measure = getattr(core, "peak_gflops", None)
+        self._measure: Any = getattr(core, "peak_gflops", None)
         self._seconds = seconds
         self.found: dict[str, float | None] = {}
 

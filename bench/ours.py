@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable
 from typing import Any
 
@@ -12,12 +13,13 @@ from numpy.typing import NDArray
 from problem import F32, PIXEL_SCALE, Data, Layers, Problem
 from rivals.base import Call, Rival, Trainee
 
+bf: Any = None
+core: Any = None
 MISSING = ""
 try:
-    import bpfree_fast as bf
-    from bpfree_fast import _core as core
+    bf = importlib.import_module("bpfree_fast")
+    core = importlib.import_module("bpfree_fast._core")
 except ImportError as error:
-    bf = core = None
     MISSING = f"bpfree_fast is not installed: {error}"
 
 
@@ -86,7 +88,7 @@ class OursTrainee(Trainee):
     def block(self, seconds: float) -> tuple[int, float]:
         """Whole-data epochs, stopped between steps by the callback that a user would use."""
         start = Clock.now()
-        steps = 0
+        steps = last = 0
 
         def on_event(done: int, of: int, loss: float) -> bool:
             nonlocal last
@@ -131,19 +133,21 @@ class _Product(Call):
         self, name: str, a: F32, b: F32, transpose_a: bool, dtype: str, n_threads: int
     ) -> None:
         self.name = name
-        self._a, self._b = a, b
+        self._a: Any = a
+        self._b: Any = b
         if dtype == "bfloat16":
             import ml_dtypes
 
             self._a, self._b = (v.astype(ml_dtypes.bfloat16) for v in (a, b))
         m = a.shape[1] if transpose_a else a.shape[0]
         self._out = np.empty((m, b.shape[1]), np.float32)
-        self._options = {"transpose_a": transpose_a, "n_threads": n_threads}
+        self._transpose_a, self._n_threads = transpose_a, n_threads
 
     def many(self, n: int) -> None:
         product = bf.kernels.product
+        a, b, out, transpose_a = self._a, self._b, self._out, self._transpose_a
         for _ in range(n):
-            product(self._a, self._b, out=self._out, **self._options)
+            product(a, b, transpose_a=transpose_a, out=out, n_threads=self._n_threads)
 
     def result(self) -> NDArray[Any]:
         return self._out

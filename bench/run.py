@@ -92,10 +92,10 @@ def show(result: Any) -> None:
     for verdict in result.verdicts:
         print(f"   -> {verdict}")
     if result.disturbed:
-        print(
-            f"   DISTURBED: other processes ran beside {result.disturbed_blocks} of "
-            f"{result.blocks} blocks; do not quote these figures"
-        )
+        where = f"beside {result.disturbed_blocks} of {result.blocks} blocks"
+        if not result.blocks:
+            where = f"on {result.others:.2f} of the CPUs"
+        print(f"   DISTURBED: other processes ran {where}; do not quote these figures")
     for note in result.notes:
         print(f"   note: {note}")
     for wrong in result.wrong:

@@ -26,7 +26,8 @@ def build(layer_sizes: tuple[int, ...], layers: Layers) -> nn.Sequential:
         parts += [nn.Linear(n_in, n_out), nn.ReLU()]
     net = nn.Sequential(*parts[:-1])
     with torch.no_grad():
-        for linear, (w, b) in zip(net[::2], layers, strict=True):
+        linears = [m for m in net if isinstance(m, nn.Linear)]
+        for linear, (w, b) in zip(linears, layers, strict=True):
             linear.weight.copy_(torch.from_numpy(w.T.copy()))
             linear.bias.copy_(torch.from_numpy(b))
     return net
@@ -100,7 +101,7 @@ class TorchTrainee(Trainee):
         loss = torch.zeros(())
         for rows in self._shuffled().split(self._problem.batch):
             loss = self._train_step(self._x[rows], self._y[rows])
-        return float(loss)
+        return float(loss.detach())
 
     def layers(self) -> Layers:
         return [

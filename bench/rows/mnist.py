@@ -12,6 +12,7 @@ from functools import partial
 import numpy as np
 import ours
 from harness import Clock, Floor, Line, Result, Spread
+from machine import Interference
 from ours import Ours
 from problem import F32, Problem
 from rivals.base import Rival, Trainee
@@ -118,7 +119,9 @@ def mnist(ctx: Context, *, name: str, epochs: int, seeds: Sequence[int]) -> Resu
     entrants = _prepare(ctx, result, ("torch_eager",))
     if not entrants:
         return result
+    watch = Interference()
     curves = learn(ctx, entrants, epochs, seeds)
+    result.others = watch.others()
     _report(result, curves)
     full = epochs == EPOCHS
 
@@ -132,8 +135,7 @@ def mnist(ctx: Context, *, name: str, epochs: int, seeds: Sequence[int]) -> Resu
     ratio = statistics.median(
         [t / m for t, m in zip(torch.wall, mine.wall, strict=True)]
     ) if torch and mine else None  # fmt: skip
-    floor = Floor("torch f32's wall time over ours", 3.0, 4.0)
-    result.verdicts.append(floor.judge(ratio))
+    result.verdicts.append(Floor("torch f32's wall time over ours", 3.0, 4.0).judge(ratio))
     if full:
         _judge_bf16(result, curves)
     else:
@@ -145,7 +147,9 @@ def learning_curves(ctx: Context, *, name: str, epochs: int, seeds: Sequence[int
     result = Result(name, f"bf16 against f32 learning curves, MNIST, {epochs} epochs")
     entrants = [e for e in _prepare(ctx, result, ()) if isinstance(e, Ours)]
     if entrants:
+        watch = Interference()
         curves = learn(ctx, entrants, epochs, seeds)
+        result.others = watch.others()
         _report(result, curves)
         if len(seeds) > 1:
             _judge_bf16(result, curves)
