@@ -41,6 +41,26 @@ struct Element<Isa, true> {
   [[gnu::always_inline]] static void store(Type* p, V v) { v.store_bf16(p); }
 };
 
+// Only the full tile, where the time goes, gets code that stays in registers. The tails' tiles go through a buffer and loops,
+// with the same arithmetic: unrolling every height made the compiler's work, and the library, five times larger.
+template <class M, std::size_t R, std::size_t NV>
+struct IsFull {
+  static constexpr bool value = R == M::kRows && NV == 2;
+};
+
+// A tile in memory, row by row.
+template <class V, std::size_t R, std::size_t NV>
+struct TileBuffer {
+  alignas(64) typename V::Element rows[R][NV * V::N];
+
+  [[gnu::always_inline]] explicit TileBuffer(const V (&c)[R][NV]) {
+#pragma GCC unroll 16
+    for (std::size_t i = 0; i < R; ++i)
+#pragma GCC unroll 2
+      for (std::size_t v = 0; v < NV; ++v) c[i][v].store(&rows[i][v * V::N]);
+  }
+};
+
 // out = c or out += c, with the columns beyond n_columns left alone.
 template <class M>
 struct StoreEpilogue {
@@ -51,7 +71,7 @@ struct StoreEpilogue {
   [[gnu::always_inline]] void operator()(V (&c)[R][NV], std::size_t row, std::size_t column) const {
     using T = typename M::Out;
     T* out = static_cast<T*>(args.out) + row * args.out_stride + column;
-    if (column + NV * V::N <= args.n_columns) {
+    if (IsFull<M, R, NV>::value && column + NV * V::N <= args.n_columns) {
 #pragma GCC unroll 16
       for (std::size_t i = 0; i < R; ++i)
 #pragma GCC unroll 2
@@ -61,22 +81,22 @@ struct StoreEpilogue {
         }
       return;
     }
-#pragma GCC unroll 16
+    const TileBuffer<V, R, NV> tile(c);
     for (std::size_t i = 0; i < R; ++i)
-#pragma GCC unroll 2
       for (std::size_t v = 0; v < NV; ++v) {
         const std::size_t begin = column + v * V::N;
         if (begin >= args.n_columns) continue;
         const std::size_t left = args.n_columns - begin;
         const std::size_t n = left < V::N ? left : V::N;
+        const V value = V::load(&tile.rows[i][v * V::N]);
         T* p = out + i * args.out_stride + v * V::N;
-        (args.accumulate ? c[i][v] + V::load_partial(p, n) : c[i][v]).store_partial(p, n);
+        (args.accumulate ? value + V::load_partial(p, n) : value).store_partial(p, n);
       }
   }
 };
 
 // h = f(scale c + bias), in float32 or bf16.
-template <class Isa, bool kBf16>
+template <class Isa, class M, bool kBf16>
 struct ForwardEpilogue {
   using V = Vec<Isa, float>;
   using H = Element<Isa, kBf16>;
@@ -92,7 +112,7 @@ struct ForwardEpilogue {
       for (std::size_t i = 0; i < R; ++i) c[i][v] = V::mul_add(scale, c[i][v], bias);
     }
     typename H::Type* h = static_cast<typename H::Type*>(args.h) + row * args.h_stride + column;
-    if (is_cheap(args.activation)) {
+    if (IsFull<M, R, NV>::value && is_cheap(args.activation)) {
       with_cheap_activation([&]<formulas::Activation kActivation>() __attribute__((always_inline)) {
 #pragma GCC unroll 16
         for (std::size_t i = 0; i < R; ++i)
@@ -102,16 +122,12 @@ struct ForwardEpilogue {
       });
       return;
     }
-    // The others need many registers: the tile goes through a buffer, one row at a time.
-    alignas(64) float tile[R][NV * V::N];
-#pragma GCC unroll 16
-    for (std::size_t i = 0; i < R; ++i)
-#pragma GCC unroll 2
-      for (std::size_t v = 0; v < NV; ++v) c[i][v].store(&tile[i][v * V::N]);
+    // The others need many registers.
+    const TileBuffer<V, R, NV> tile(c);
     with_activation<Isa>(args.activation, [&]<formulas::Activation kActivation>() {
       for (std::size_t i = 0; i < R; ++i)
         for (std::size_t v = 0; v < NV; ++v) {
-          const V a = V::load(&tile[i][v * V::N]);
+          const V a = V::load(&tile.rows[i][v * V::N]);
           if (args.preactivation != nullptr)
             a.store(args.preactivation + (row + i) * args.preactivation_stride + column + v * V::N);
           H::store(h + i * args.h_stride + v * V::N, formulas::activate<kActivation>(a));
@@ -161,24 +177,26 @@ struct ProjectEpilogue {
   template <std::size_t R, std::size_t NV>
   [[gnu::always_inline]] void operator()(V (&c)[R][NV], std::size_t row, std::size_t column) const {
     using formulas::Activation;
-    if (args.activation == Activation::gelu) {
-      const float* a = args.preactivation + row * args.preactivation_stride + column;
-      for (std::size_t i = 0; i < R; ++i)
-        for (std::size_t v = 0; v < NV; ++v)
-          c[i][v] = formulas::times_derivative<Activation::gelu>(
-              c[i][v], V::load(a + i * args.preactivation_stride + v * V::N));
-    } else if (args.activation != Activation::identity) {
-      const typename H::Type* h =
-          static_cast<const typename H::Type*>(args.h) + row * args.h_stride + column;
-      with_activation<Isa>(args.activation, [&]<Activation kActivation>() __attribute__((always_inline)) {
-        if constexpr (kActivation != Activation::gelu)
+    if (args.activation == Activation::relu && IsFull<M, R, NV>::value) {
+      const typename H::Type* h = static_cast<const typename H::Type*>(args.h) + row * args.h_stride + column;
 #pragma GCC unroll 16
-          for (std::size_t i = 0; i < R; ++i)
+      for (std::size_t i = 0; i < R; ++i)
 #pragma GCC unroll 2
-            for (std::size_t v = 0; v < NV; ++v)
-              c[i][v] = formulas::times_derivative<kActivation>(
-                  c[i][v], H::load(h + i * args.h_stride + v * V::N));
+        for (std::size_t v = 0; v < NV; ++v)
+          c[i][v] = formulas::times_derivative<Activation::relu>(c[i][v], H::load(h + i * args.h_stride + v * V::N));
+    } else if (args.activation != Activation::identity) {
+      TileBuffer<V, R, NV> tile(c);
+      with_activation<Isa>(args.activation, [&]<Activation kActivation>() {
+        for (std::size_t i = 0; i < R; ++i)
+          for (std::size_t v = 0; v < NV; ++v) {
+            float* p = &tile.rows[i][v * V::N];
+            formulas::times_derivative<kActivation>(V::load(p), output<kActivation>(row + i, column + v * V::N)).store(p);
+          }
       });
+#pragma GCC unroll 16
+      for (std::size_t i = 0; i < R; ++i)
+#pragma GCC unroll 2
+        for (std::size_t v = 0; v < NV; ++v) c[i][v] = V::load(&tile.rows[i][v * V::N]);
     }
 #pragma GCC unroll 2
     for (std::size_t v = 0; v < NV; ++v) {
@@ -188,6 +206,16 @@ struct ProjectEpilogue {
       sum.store(args.column_sums + column + v * V::N);
     }
     store_delta<M>(args.delta, c, row, column);
+  }
+
+ private:
+  // h, or the pre-activation where the derivative wants it.
+  template <formulas::Activation kActivation>
+  [[gnu::always_inline]] V output(std::size_t row, std::size_t column) const {
+    if constexpr (kActivation == formulas::Activation::gelu)
+      return V::load(args.preactivation + row * args.preactivation_stride + column);
+    else
+      return H::load(static_cast<const typename H::Type*>(args.h) + row * args.h_stride + column);
   }
 };
 
@@ -201,15 +229,11 @@ struct BackwardEpilogue {
   [[gnu::always_inline]] void operator()(V (&c)[R][NV], std::size_t row, std::size_t column) const {
     using formulas::Activation;
     if (args.activation != Activation::identity) {
-      alignas(64) float tile[R][NV * V::N];
-#pragma GCC unroll 16
-      for (std::size_t i = 0; i < R; ++i)
-#pragma GCC unroll 2
-        for (std::size_t v = 0; v < NV; ++v) c[i][v].store(&tile[i][v * V::N]);
+      TileBuffer<V, R, NV> tile(c);
       with_activation<Isa>(args.activation, [&]<Activation kActivation>() {
         for (std::size_t i = 0; i < R; ++i)
           for (std::size_t v = 0; v < NV; ++v) {
-            float* p = &tile[i][v * V::N];
+            float* p = &tile.rows[i][v * V::N];
             formulas::times_derivative<kActivation>(V::load(p), samples_of<kActivation>(row + i, column + v * V::N))
                 .store(p);
           }
@@ -217,7 +241,7 @@ struct BackwardEpilogue {
 #pragma GCC unroll 16
       for (std::size_t i = 0; i < R; ++i)
 #pragma GCC unroll 2
-        for (std::size_t v = 0; v < NV; ++v) c[i][v] = V::load(&tile[i][v * V::N]);
+        for (std::size_t v = 0; v < NV; ++v) c[i][v] = V::load(&tile.rows[i][v * V::N]);
     }
     float* p = args.delta_t + row * kPanel + column;
 #pragma GCC unroll 16
@@ -273,21 +297,34 @@ struct UpdateEpilogue {
   [[gnu::always_inline]] void apply(const V (&c)[R][NV], const Parameters& p, std::size_t row,
                                     std::size_t column) const {
     const formulas::StepConstants<V> constants(args.step);
-    const std::size_t base = row * kPanel + column;
+    if constexpr (IsFull<M, R, NV>::value) {
 #pragma GCC unroll 16
-    for (std::size_t i = 0; i < R; i += 2) {
+      for (std::size_t i = 0; i < R; i += 2)
 #pragma GCC unroll 2
-      for (std::size_t v = 0; v < NV; ++v) {
-        const std::size_t at = base + i * kPanel + v * V::N;
-        const V even = step(p, at, c[i][v], constants);
-        const V odd = i + 1 < R ? step(p, at + kPanel, c[i + 1 < R ? i + 1 : i][v], constants) : V::zero();
-        if constexpr (M::kPerWord == 2) {
-          if (p.shadow != nullptr) V::pack_pair(even, odd).store(p.shadow + (row + i) / 2 * kPanel + column + v * V::N);
-          if (p.shadow_rows != nullptr) {
-            even.store_bf16(p.shadow_rows + at);
-            if (i + 1 < R) odd.store_bf16(p.shadow_rows + at + kPanel);
-          }
+        for (std::size_t v = 0; v < NV; ++v)
+          step_pair(p, row + i, column + v * V::N, c[i][v], c[i + 1][v], true, constants);
+    } else {
+      const TileBuffer<V, R, NV> tile(c);
+      for (std::size_t i = 0; i < R; i += 2)
+        for (std::size_t v = 0; v < NV; ++v) {
+          const bool has_odd = i + 1 < R;
+          step_pair(p, row + i, column + v * V::N, V::load(&tile.rows[i][v * V::N]),
+                    V::load(&tile.rows[has_odd ? i + 1 : i][v * V::N]), has_odd, constants);
         }
+    }
+  }
+
+  // Two rows of one vector, which share a word of the bf16 shadow.
+  [[gnu::always_inline]] static void step_pair(const Parameters& p, std::size_t row, std::size_t column, V even_sum,
+                                               V odd_sum, bool has_odd, const formulas::StepConstants<V>& constants) {
+    const std::size_t at = row * kPanel + column;
+    const V even = step(p, at, even_sum, constants);
+    const V odd = has_odd ? step(p, at + kPanel, odd_sum, constants) : V::zero();
+    if constexpr (M::kPerWord == 2) {
+      if (p.shadow != nullptr) V::pack_pair(even, odd).store(p.shadow + row / 2 * kPanel + column);
+      if (p.shadow_rows != nullptr) {
+        even.store_bf16(p.shadow_rows + at);
+        if (has_odd) odd.store_bf16(p.shadow_rows + at + kPanel);
       }
     }
   }

@@ -32,7 +32,7 @@ struct Products {
       o.next_bytes = args.depth * M::kWidth * sizeof(typename M::Word);
       o.n_rows = last.row + last.height;
     }
-    run_panel<M, Walk::rows>(o, args.blocks, args.n_blocks, args.n_columns, ForwardEpilogue<Isa, kOutBf16>{args});
+    run_panel<M, Walk::rows>(o, args.blocks, args.n_blocks, args.n_columns, ForwardEpilogue<Isa, M, kOutBf16>{args});
   }
 
   // e and feedback are float32 in every compute type: the product is small, and its result is what gets rounded.
