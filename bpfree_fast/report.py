@@ -207,6 +207,7 @@ def plot_curves(path: str | os.PathLike[str], results: Sequence[Result]) -> None
         loss.plot(numbers, [epoch["train_loss"] for epoch in epochs], ".-", label=label)
         accuracy.plot(at, [epoch["test_accuracy"] for epoch in epochs], ".-", label=label)
     loss.set(xlabel="epoch", ylabel="training loss", yscale="log")
+    loss.xaxis.get_major_locator().set_params(integer=True)
     accuracy.set(xlabel="training time in seconds", ylabel="test accuracy")
     for axes in (loss, accuracy):
         axes.grid(alpha=0.3)
