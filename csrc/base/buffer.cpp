@@ -3,7 +3,6 @@
 
 #include <cstdlib>
 #include <cstring>
-#include <limits>
 #include <string>
 
 #include "base/error.h"
@@ -24,8 +23,7 @@ void* allocate_zeroed(std::size_t bytes) {
   const std::size_t alignment = large ? kHugePage : kCacheLine;
   const std::size_t rounded = round_up(bytes, kCacheLine);
   void* memory = nullptr;
-  if (rounded >= bytes && rounded < std::numeric_limits<std::size_t>::max() / 2)
-    memory = std::aligned_alloc(alignment, round_up(rounded, alignment == kHugePage ? 4096 : alignment));
+  if (rounded < bytes || posix_memalign(&memory, alignment, rounded) != 0) memory = nullptr;
   if (memory == nullptr)
     throw Error(ErrorCode::kOutOfMemory,
                 "cannot allocate " + std::to_string(bytes) + " bytes: more than this machine has");

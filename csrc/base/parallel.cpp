@@ -45,6 +45,35 @@ inline void pause() {
 #endif
 }
 
+// Denormals are zero on this thread for as long as it lives; then the caller's setting is back.
+class FlushDenormals {
+ public:
+  explicit FlushDenormals(bool flush) : flush_(flush) {
+    if (!flush_) return;
+#if defined(__x86_64__)
+    saved_ = __builtin_ia32_stmxcsr();
+    __builtin_ia32_ldmxcsr(static_cast<unsigned>(saved_) | 0x8040u);  // flush to zero, denormals are zero
+#elif defined(__aarch64__)
+    asm volatile("mrs %0, fpcr" : "=r"(saved_));
+    asm volatile("msr fpcr, %0" : : "r"(saved_ | (std::uint64_t{1} << 24)));
+#endif
+  }
+  ~FlushDenormals() {
+    if (!flush_) return;
+#if defined(__x86_64__)
+    __builtin_ia32_ldmxcsr(static_cast<unsigned>(saved_));
+#elif defined(__aarch64__)
+    asm volatile("msr fpcr, %0" : : "r"(saved_));
+#endif
+  }
+  FlushDenormals(const FlushDenormals&) = delete;
+  FlushDenormals& operator=(const FlushDenormals&) = delete;
+
+ private:
+  bool flush_;
+  std::uint64_t saved_ = 0;
+};
+
 int from_environment(const char* name) {
   const char* text = std::getenv(name);
   if (text == nullptr) return 0;
@@ -57,11 +86,13 @@ int from_environment(const char* name) {
 class Team {
  public:
   Team(PhaseSource& source, int n_threads) : source_(source) {
+    const FlushDenormals flush(source.flushes_denormals());
     yield_only_ = static_cast<unsigned>(n_threads) > available_cores();
     advance();
   }
 
   void work(const Worker& worker) {
+    const FlushDenormals flush(source_.flushes_denormals());
     for (;;) {
       std::uint64_t claim = claim_.load(std::memory_order_acquire);
       if (claim == kEnd) return;

@@ -162,6 +162,7 @@ class Trainer : private PhaseSource {
 
  private:
   bool next(std::span<const Plan>& plans) noexcept override;
+  bool flushes_denormals() const noexcept override { return true; }
   void start_step();
   void finish_step();
   bool is_full() const { return n_ == options_.batch_size; }
