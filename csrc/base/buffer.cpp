@@ -39,8 +39,9 @@ void release(void* memory) noexcept { std::free(memory); }
 std::size_t checked_product(std::size_t a, std::size_t b, std::size_t c) {
   std::size_t result = 0;
   if (__builtin_mul_overflow(a, b, &result) || __builtin_mul_overflow(result, c, &result))
-    throw Error(ErrorCode::kOutOfMemory, "a size of " + std::to_string(a) + " x " + std::to_string(b) + " x " +
-                                             std::to_string(c) + " does not fit into memory");
+    throw Error(ErrorCode::kOutOfMemory, "a size of " + std::to_string(a) + " x " +
+                                             std::to_string(b) + " x " + std::to_string(c) +
+                                             " does not fit into memory");
   return result;
 }
 

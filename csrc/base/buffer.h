@@ -43,7 +43,8 @@ std::size_t checked_product(std::size_t a, std::size_t b, std::size_t c = 1);
 
 template <class T>
 Buffer<T>::Buffer(std::size_t size)
-    : data_(size == 0 ? nullptr : static_cast<T*>(allocate_zeroed(checked_product(size, sizeof(T))))),
+    : data_(size == 0 ? nullptr
+                      : static_cast<T*>(allocate_zeroed(checked_product(size, sizeof(T))))),
       size_(size) {}
 
 constexpr std::size_t round_up(std::size_t value, std::size_t multiple) {

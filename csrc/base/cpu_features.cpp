@@ -16,7 +16,8 @@ namespace bpfree {
 
 namespace {
 
-constexpr std::array<std::string_view, 5> kNames = {"scalar", "avx2", "avx512", "avx512bf16", "neon"};
+constexpr std::array<std::string_view, 5> kNames = {"scalar", "avx2", "avx512", "avx512bf16",
+                                                    "neon"};
 
 IsaId choose() {
   const std::vector<IsaId> available = available_isas();
@@ -27,8 +28,8 @@ IsaId choose() {
     if (isa_name(id) == forced) return id;
     names += (names.empty() ? "" : ", ") + std::string(isa_name(id));
   }
-  throw Error(ErrorCode::kUnsupported,
-              "BPFREE_ISA is '" + std::string(forced) + "', but this CPU and build have only: " + names);
+  throw Error(ErrorCode::kUnsupported, "BPFREE_ISA is '" + std::string(forced) +
+                                           "', but this CPU and build have only: " + names);
 }
 
 }  // namespace

@@ -24,10 +24,12 @@ namespace bpfree {
 
 namespace {
 
-constexpr double kFlopsPerThread = 1e6;  // about 10 us of one core: waking and joining a second thread costs 2-5 us
+constexpr double kFlopsPerThread =
+    1e6;  // about 10 us of one core: waking and joining a second thread costs 2-5 us
 constexpr int kMaxThreads = 1024;
-constexpr int kSpins = 20000;                                 // about a millisecond of pauses
-constexpr auto kSleepAfter = std::chrono::milliseconds(10);   // sleeping sooner costs more than the core it frees
+constexpr int kSpins = 20000;  // about a millisecond of pauses
+constexpr auto kSleepAfter =
+    std::chrono::milliseconds(10);  // sleeping sooner costs more than the core it frees
 constexpr auto kSleep = std::chrono::microseconds(100);
 
 // After fork an OpenMP runtime hangs in its first region, so a child runs on one thread.
@@ -52,7 +54,8 @@ class FlushDenormals {
     if (!flush_) return;
 #if defined(__x86_64__)
     saved_ = __builtin_ia32_stmxcsr();
-    __builtin_ia32_ldmxcsr(static_cast<unsigned>(saved_) | 0x8040u);  // flush to zero, denormals are zero
+    __builtin_ia32_ldmxcsr(static_cast<unsigned>(saved_) |
+                           0x8040u);  // flush to zero, denormals are zero
 #elif defined(__aarch64__)
     asm volatile("mrs %0, fpcr" : "=r"(saved_));
     asm volatile("msr fpcr, %0" : : "r"(saved_ | (std::uint64_t{1} << 24)));
@@ -141,7 +144,8 @@ class Team {
     const auto start = std::chrono::steady_clock::now();
     while (claim_.load(std::memory_order_acquire) == seen) {
       std::this_thread::yield();
-      if (std::chrono::steady_clock::now() - start > kSleepAfter) std::this_thread::sleep_for(kSleep);
+      if (std::chrono::steady_clock::now() - start > kSleepAfter)
+        std::this_thread::sleep_for(kSleep);
     }
   }
 
@@ -163,12 +167,14 @@ int default_threads() {
 }
 
 int threads_for(int n_threads, double flops) {
-  if (n_threads < 0) fail("n_threads is " + std::to_string(n_threads) + ", expected at least 0 (0: the default)");
+  if (n_threads < 0)
+    fail("n_threads is " + std::to_string(n_threads) + ", expected at least 0 (0: the default)");
 #if defined(BPFREE_PARALLEL_SERIAL)
   return 1;
 #endif
   const int wanted = n_threads > 0 ? n_threads : default_threads();
-  const int paid = flops >= kFlopsPerThread * wanted ? wanted : static_cast<int>(flops / kFlopsPerThread);
+  const int paid =
+      flops >= kFlopsPerThread * wanted ? wanted : static_cast<int>(flops / kFlopsPerThread);
   return std::clamp(paid, 1, wanted);
 }
 

@@ -15,7 +15,8 @@ namespace bpfree {
 // What a thread of the team may use while it runs one tile.
 struct Worker {
   int thread = 0;
-  void* scratch = nullptr;  // 64-byte aligned, PhaseSource::scratch_bytes() of it; contents do not survive the tile
+  void* scratch =
+      nullptr;  // 64-byte aligned, PhaseSource::scratch_bytes() of it; contents do not survive the tile
 };
 
 struct Plan {
@@ -43,13 +44,13 @@ int default_threads();
 // when it is negative.
 int threads_for(int n_threads, double flops);
 
-
 // Runs phases until the source ends them. One OpenMP region; a team of one needs none.
 void run_phases(int n_threads, PhaseSource& source, std::span<void* const> scratch);
 
 // One phase of n tiles. f(tile, worker) must not throw.
 template <class F>
-void parallel_for(std::size_t n_tiles, int n_threads, const F& f, std::span<void* const> scratch = {}) {
+void parallel_for(std::size_t n_tiles, int n_threads, const F& f,
+                  std::span<void* const> scratch = {}) {
   struct Once final : PhaseSource {
     Plan plan;
     bool done = false;
@@ -60,7 +61,10 @@ void parallel_for(std::size_t n_tiles, int n_threads, const F& f, std::span<void
       return true;
     }
   } once;
-  once.plan = {n_tiles, [](const void* self, std::size_t tile, const Worker& w) { (*static_cast<const F*>(self))(tile, w); },
+  once.plan = {n_tiles,
+               [](const void* self, std::size_t tile, const Worker& w) {
+                 (*static_cast<const F*>(self))(tile, w);
+               },
                &f};
   if (n_tiles > 0) run_phases(n_threads, once, scratch);
 }

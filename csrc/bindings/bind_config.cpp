@@ -30,14 +30,16 @@ py::dict config() {
 
 void bind_config(py::module_& m) {
   m.attr("__version__") = BPFREE_VERSION;
-  m.def("config", &config, "What runs: instruction set, bfloat16 path, threads, compiler, version.");
+  m.def("config", &config,
+        "What runs: instruction set, bfloat16 path, threads, compiler, version.");
   m.def("isa", [] { return std::string(isa_name(active_isa())); });
   m.def("available_isas", &isa_names);
   m.def("default_threads", &default_threads);
   m.def(
       "peak_gflops",
       [](const std::string& dtype, int n_threads, double seconds) {
-        const bool bf16 = named<bool, 2>("dtype", dtype, {{{"float32", false}, {"bfloat16", true}}});
+        const bool bf16 =
+            named<bool, 2>("dtype", dtype, {{{"float32", false}, {"bfloat16", true}}});
         py::gil_scoped_release release;
         return product::peak_gflops(bf16, n_threads, seconds);
       },

@@ -26,7 +26,8 @@ std::unique_ptr<Network> make(const std::vector<std::int64_t>& sizes, const std:
                      {{{"softmax_cross_entropy", Loss::softmax_cross_entropy},
                        {"binary_cross_entropy", Loss::binary_cross_entropy},
                        {"squared_error", Loss::squared_error}}}),
-      named<Compute, 2>("dtype", dtype, {{{"float32", Compute::float32}, {"bfloat16", Compute::bfloat16}}}));
+      named<Compute, 2>("dtype", dtype,
+                        {{{"float32", Compute::float32}, {"bfloat16", Compute::bfloat16}}}));
 }
 
 void initialize(Network& network, std::uint64_t seed, const std::string& scheme) {
@@ -40,8 +41,8 @@ void initialize(Network& network, std::uint64_t seed, const std::string& scheme)
   network.initialize(seed, initializer);
 }
 
-void predict(const Network& network, const py::array& x, py::array out, double input_scale, int n_threads,
-             bool logits) {
+void predict(const Network& network, const py::array& x, py::array out, double input_scale,
+             int n_threads, bool logits) {
   const InputView view = input_view(x, input_scale);
   float* result = checked_out<float>("out", out, view.rows, network.n_outputs());
   check_apart("out", out, "x", x);
@@ -53,7 +54,8 @@ void predict(const Network& network, const py::array& x, py::array out, double i
 
 void bind_network(py::module_& m) {
   py::class_<Network>(m, "Network", "A dense network in one packed parameter buffer.")
-      .def(py::init(&make), py::arg("layer_sizes"), py::arg("activation"), py::arg("loss"), py::arg("dtype"))
+      .def(py::init(&make), py::arg("layer_sizes"), py::arg("activation"), py::arg("loss"),
+           py::arg("dtype"))
       .def_property_readonly("layer_sizes", &Network::sizes)
       .def_property_readonly("n_params", &Network::n_params)
       .def("initialize", &initialize, py::arg("seed"), py::arg("scheme") = "uniform")
@@ -87,8 +89,8 @@ void bind_network(py::module_& m) {
             n.set_biases(layer, checked<float>("value", value, layer_of(n, layer).n_out, 0));
           },
           py::arg("layer"), py::arg("value"))
-      .def("predict", &predict, py::arg("x"), py::arg("out"), py::arg("input_scale") = 1.0, py::arg("n_threads") = 0,
-           py::arg("logits") = false);
+      .def("predict", &predict, py::arg("x"), py::arg("out"), py::arg("input_scale") = 1.0,
+           py::arg("n_threads") = 0, py::arg("logits") = false);
 }
 
 }  // namespace bpfree::bindings

@@ -21,7 +21,8 @@ struct BoundTrainer {
 
 struct Running {
   explicit Running(BoundTrainer& bound) : bound_(bound) {
-    if (bound.running) throw Error(ErrorCode::kUnsupported, "this trainer is already running an epoch");
+    if (bound.running)
+      throw Error(ErrorCode::kUnsupported, "this trainer is already running an epoch");
     bound.running = true;
   }
   ~Running() { bound_.running = false; }
@@ -31,27 +32,30 @@ struct Running {
 FeedbackOptions feedback_options(const std::string& rule, const std::string& error_signal,
                                  const std::string& distribution, double scale) {
   FeedbackOptions options;
-  options.rule = named<FeedbackRule, 8>("feedback", rule,
-                                        {{{"direct", FeedbackRule::direct},
-                                          {"layerwise", FeedbackRule::layerwise},
-                                          {"sign_symmetric", FeedbackRule::sign_symmetric},
-                                          {"sign_symmetric_batchwise", FeedbackRule::sign_symmetric_batchwise},
-                                          {"sign_symmetric_fixed", FeedbackRule::sign_symmetric_fixed},
-                                          {"kolen_pollack", FeedbackRule::kolen_pollack},
-                                          {"direct_kolen_pollack", FeedbackRule::direct_kolen_pollack},
-                                          {"target", FeedbackRule::target}}});
-  options.error_signal = named<ErrorSignal, 2>("error_signal", error_signal,
-                                               {{{"exact", ErrorSignal::exact}, {"sign", ErrorSignal::sign}}});
+  options.rule =
+      named<FeedbackRule, 8>("feedback", rule,
+                             {{{"direct", FeedbackRule::direct},
+                               {"layerwise", FeedbackRule::layerwise},
+                               {"sign_symmetric", FeedbackRule::sign_symmetric},
+                               {"sign_symmetric_batchwise", FeedbackRule::sign_symmetric_batchwise},
+                               {"sign_symmetric_fixed", FeedbackRule::sign_symmetric_fixed},
+                               {"kolen_pollack", FeedbackRule::kolen_pollack},
+                               {"direct_kolen_pollack", FeedbackRule::direct_kolen_pollack},
+                               {"target", FeedbackRule::target}}});
+  options.error_signal = named<ErrorSignal, 2>(
+      "error_signal", error_signal, {{{"exact", ErrorSignal::exact}, {"sign", ErrorSignal::sign}}});
   options.distribution = distribution_named("feedback_distribution", distribution);
   options.scale = static_cast<float>(scale);
   return options;
 }
 
-std::unique_ptr<BoundTrainer> make(const py::object& network, const std::string& method, const std::string& feedback,
-                                   const std::string& error_signal, const std::string& distribution, double scale,
-                                   const std::string& solver, double momentum, bool nesterov, double beta_1,
-                                   double beta_2, double epsilon, double alpha, double weight_decay,
-                                   std::int64_t batch_size, std::uint64_t seed, int n_threads) {
+std::unique_ptr<BoundTrainer> make(const py::object& network, const std::string& method,
+                                   const std::string& feedback, const std::string& error_signal,
+                                   const std::string& distribution, double scale,
+                                   const std::string& solver, double momentum, bool nesterov,
+                                   double beta_1, double beta_2, double epsilon, double alpha,
+                                   double weight_decay, std::int64_t batch_size, std::uint64_t seed,
+                                   int n_threads) {
   if (batch_size < 1) fail("batch_size is " + std::to_string(batch_size) + ", expected at least 1");
   TrainerOptions options;
   options.optimizer = {solver_named(solver, momentum, nesterov),
@@ -77,8 +81,8 @@ std::unique_ptr<BoundTrainer> make(const py::object& network, const std::string&
   return bound;
 }
 
-TrainingData training_data(const Trainer& t, const py::array& x, const py::array& y, const py::object& sample_weight,
-                           double input_scale) {
+TrainingData training_data(const Trainer& t, const py::array& x, const py::array& y,
+                           const py::object& sample_weight, double input_scale) {
   TrainingData data;
   data.x = input_view(x, input_scale);
   if (t.network().loss() == formulas::Loss::softmax_cross_entropy)
@@ -90,8 +94,9 @@ TrainingData training_data(const Trainer& t, const py::array& x, const py::array
   return data;
 }
 
-formulas::Schedule schedule_of(const std::string& name, double learning_rate, std::uint64_t total_steps,
-                               std::uint64_t step_size, double gamma, double power_t) {
+formulas::Schedule schedule_of(const std::string& name, double learning_rate,
+                               std::uint64_t total_steps, std::uint64_t step_size, double gamma,
+                               double power_t) {
   using formulas::ScheduleKind;
   return {named<ScheduleKind, 5>("schedule", name,
                                  {{{"constant", ScheduleKind::constant},
@@ -99,19 +104,27 @@ formulas::Schedule schedule_of(const std::string& name, double learning_rate, st
                                    {"cosine", ScheduleKind::cosine},
                                    {"step", ScheduleKind::step},
                                    {"invscaling", ScheduleKind::invscaling}}}),
-          learning_rate, total_steps, step_size, gamma, power_t};
+          learning_rate,
+          total_steps,
+          step_size,
+          gamma,
+          power_t};
 }
 
-double run_epoch(BoundTrainer& bound, const py::array& x, const py::array& y, const py::object& sample_weight,
-                 std::uint64_t epoch, bool shuffle, double input_scale, double learning_rate,
-                 const std::string& schedule, std::uint64_t total_steps, std::uint64_t step_size, double gamma,
-                 double power_t, const py::object& on_event) {
+double run_epoch(BoundTrainer& bound, const py::array& x, const py::array& y,
+                 const py::object& sample_weight, std::uint64_t epoch, bool shuffle,
+                 double input_scale, double learning_rate, const std::string& schedule,
+                 std::uint64_t total_steps, std::uint64_t step_size, double gamma, double power_t,
+                 const py::object& on_event) {
   Trainer& t = *bound.trainer;
   if (!on_event.is_none() && PyCallable_Check(on_event.ptr()) == 0)
-    throw py::type_error("on_event is " + std::string(py::repr(on_event)) + ", expected a function or None");
+    throw py::type_error("on_event is " + std::string(py::repr(on_event)) +
+                         ", expected a function or None");
   const Running running(bound);
   const TrainingData data = training_data(t, x, y, sample_weight, input_scale);
-  t.begin_epoch(data, {epoch, shuffle, schedule_of(schedule, learning_rate, total_steps, step_size, gamma, power_t)});
+  t.begin_epoch(data,
+                {epoch, shuffle,
+                 schedule_of(schedule, learning_rate, total_steps, step_size, gamma, power_t)});
   bound.stopped = false;
   for (bool more = true; more && !bound.stopped;) {
     {
@@ -143,9 +156,11 @@ py::list optimizer_state(const BoundTrainer& bound) {
 void set_optimizer_state(BoundTrainer& bound, const std::vector<py::array>& state) {
   const std::vector<Trainer::StateArray> arrays = bound.trainer->state_arrays();
   if (state.size() != arrays.size())
-    fail("state has " + std::to_string(state.size()) + " arrays, this trainer has " + std::to_string(arrays.size()));
+    fail("state has " + std::to_string(state.size()) + " arrays, this trainer has " +
+         std::to_string(arrays.size()));
   for (std::size_t i = 0; i < arrays.size(); ++i)
-    checked<float>(("state[" + std::to_string(i) + "]").c_str(), state[i], arrays[i].rows, arrays[i].columns);
+    checked<float>(("state[" + std::to_string(i) + "]").c_str(), state[i], arrays[i].rows,
+                   arrays[i].columns);
   for (std::size_t i = 0; i < arrays.size(); ++i)
     Trainer::set_state(arrays[i], static_cast<const float*>(state[i].data()));
 }
@@ -164,8 +179,8 @@ void set_feedback(BoundTrainer& bound, std::size_t layer, const py::array& value
   bound.trainer->set_feedback(layer, checked<float>("value", value, rows, columns));
 }
 
-py::tuple alignment(const BoundTrainer& bound, const py::array& x, const py::array& y, const py::object& sample_weight,
-                    double input_scale) {
+py::tuple alignment(const BoundTrainer& bound, const py::array& x, const py::array& y,
+                    const py::object& sample_weight, double input_scale) {
   const TrainingData data = training_data(*bound.trainer, x, y, sample_weight, input_scale);
   std::vector<Trainer::Alignment> result;
   {
@@ -184,17 +199,19 @@ py::tuple alignment(const BoundTrainer& bound, const py::array& x, const py::arr
 
 void bind_trainer(py::module_& m) {
   py::class_<BoundTrainer>(m, "Trainer", "Trains a network by minibatches, whole epochs at a time.")
-      .def(py::init(&make), py::arg("network"), py::kw_only(), py::arg("method"), py::arg("feedback") = "direct",
-           py::arg("error_signal") = "exact", py::arg("feedback_distribution") = "uniform",
-           py::arg("feedback_scale") = 1.0, py::arg("solver") = "adam", py::arg("momentum") = 0.9,
-           py::arg("nesterov") = true, py::arg("beta_1") = 0.9, py::arg("beta_2") = 0.999, py::arg("epsilon") = 1e-8,
-           py::arg("alpha") = 0.0, py::arg("weight_decay") = 0.0, py::arg("batch_size") = 128, py::arg("seed") = 0,
-           py::arg("n_threads") = 0)
+      .def(py::init(&make), py::arg("network"), py::kw_only(), py::arg("method"),
+           py::arg("feedback") = "direct", py::arg("error_signal") = "exact",
+           py::arg("feedback_distribution") = "uniform", py::arg("feedback_scale") = 1.0,
+           py::arg("solver") = "adam", py::arg("momentum") = 0.9, py::arg("nesterov") = true,
+           py::arg("beta_1") = 0.9, py::arg("beta_2") = 0.999, py::arg("epsilon") = 1e-8,
+           py::arg("alpha") = 0.0, py::arg("weight_decay") = 0.0, py::arg("batch_size") = 128,
+           py::arg("seed") = 0, py::arg("n_threads") = 0)
       .def_property(
           "step", [](const BoundTrainer& b) { return b.trainer->step(); },
           [](BoundTrainer& b, std::uint64_t step) { b.trainer->set_step(step); })
-      .def("run_epoch", &run_epoch, py::arg("x"), py::arg("y"), py::arg("sample_weight") = py::none(), py::kw_only(),
-           py::arg("epoch"), py::arg("shuffle") = true, py::arg("input_scale") = 1.0, py::arg("learning_rate"),
+      .def("run_epoch", &run_epoch, py::arg("x"), py::arg("y"),
+           py::arg("sample_weight") = py::none(), py::kw_only(), py::arg("epoch"),
+           py::arg("shuffle") = true, py::arg("input_scale") = 1.0, py::arg("learning_rate"),
            py::arg("schedule") = "constant", py::arg("total_steps") = 0, py::arg("step_size") = 10,
            py::arg("gamma") = 0.1, py::arg("power_t") = 0.5, py::arg("on_event") = py::none())
       .def_readonly("stopped", &BoundTrainer::stopped)
@@ -202,13 +219,14 @@ void bind_trainer(py::module_& m) {
       .def("set_optimizer_state", &set_optimizer_state, py::arg("state"))
       .def_property_readonly("n_feedback",
                              [](const BoundTrainer& b) {
-                               const bool none = b.trainer->feedback_kind() == Trainer::FeedbackKind::none;
+                               const bool none =
+                                   b.trainer->feedback_kind() == Trainer::FeedbackKind::none;
                                return none ? 0 : b.trainer->network().layers().size() - 1;
                              })
       .def("feedback", &feedback, py::arg("layer"))
       .def("set_feedback", &set_feedback, py::arg("layer"), py::arg("value"))
-      .def("alignment", &alignment, py::arg("x"), py::arg("y"), py::arg("sample_weight") = py::none(), py::kw_only(),
-           py::arg("input_scale") = 1.0);
+      .def("alignment", &alignment, py::arg("x"), py::arg("y"),
+           py::arg("sample_weight") = py::none(), py::kw_only(), py::arg("input_scale") = 1.0);
 }
 
 }  // namespace bpfree::bindings

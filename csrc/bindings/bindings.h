@@ -29,7 +29,8 @@ void bind_trainer(py::module_& m);
 
 // The value that a name stands for; otherwise a sentence with all names.
 template <class T, std::size_t N>
-T named(const char* what, const std::string& name, const std::array<std::pair<std::string_view, T>, N>& values) {
+T named(const char* what, const std::string& name,
+        const std::array<std::pair<std::string_view, T>, N>& values) {
   std::string all;
   for (const auto& [key, value] : values) {
     if (key == name) return value;
@@ -49,19 +50,23 @@ std::string describe(const py::array& a);
 // A C-contiguous array of exactly T. `columns` 0: one-dimensional; rows and columns that are not `kAny` must fit.
 inline constexpr std::size_t kAny = static_cast<std::size_t>(-1);
 template <class T>
-const T* checked(const char* name, const py::array& a, std::size_t rows, std::size_t columns, bool writable = false) {
+const T* checked(const char* name, const py::array& a, std::size_t rows, std::size_t columns,
+                 bool writable = false) {
   const bool two = columns != 0;
   const auto size = [&](int i) { return static_cast<std::size_t>(a.shape(i)); };
   const bool fits = py::isinstance<py::array_t<T>>(a) && a.ndim() == (two ? 2 : 1) &&
                     (a.flags() & py::array::c_style) != 0 && (rows == kAny || size(0) == rows) &&
                     (!two || columns == kAny || size(1) == columns);
   if (!fits) {
-    const auto text = [](std::size_t n) { return n == kAny ? std::string("n") : std::to_string(n); };
+    const auto text = [](std::size_t n) {
+      return n == kAny ? std::string("n") : std::to_string(n);
+    };
     fail(std::string(name) + " is " + describe(a) + ", expected a C-contiguous " +
          std::string(py::str(py::dtype::of<T>())) + " array of shape (" + text(rows) +
          (two ? ", " + text(columns) + ")" : ",)"));
   }
-  if (writable && !a.writeable()) fail(std::string(name) + " is read-only, expected an array that can be written to");
+  if (writable && !a.writeable())
+    fail(std::string(name) + " is read-only, expected an array that can be written to");
   return static_cast<const T*>(a.data());
 }
 
@@ -72,7 +77,8 @@ T* checked_out(const char* name, py::array& a, std::size_t rows, std::size_t col
 }
 
 // Fails when the two share memory.
-void check_apart(const char* out_name, const py::array& out, const char* in_name, const py::array& in);
+void check_apart(const char* out_name, const py::array& out, const char* in_name,
+                 const py::array& in);
 
 // Rows of uint8, float32 or float64, contiguous along a row.
 InputView input_view(const py::array& x, double scale);

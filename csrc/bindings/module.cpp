@@ -12,9 +12,12 @@ PYBIND11_MODULE(_core, m) {
       if (p) std::rethrow_exception(p);
     } catch (const Error& e) {
       switch (e.code()) {
-        case ErrorCode::kInvalidArgument: return pybind11::set_error(PyExc_ValueError, e.what());
-        case ErrorCode::kOutOfMemory: return pybind11::set_error(PyExc_MemoryError, e.what());
-        default: return pybind11::set_error(PyExc_RuntimeError, e.what());
+        case ErrorCode::kInvalidArgument:
+          return pybind11::set_error(PyExc_ValueError, e.what());
+        case ErrorCode::kOutOfMemory:
+          return pybind11::set_error(PyExc_MemoryError, e.what());
+        default:
+          return pybind11::set_error(PyExc_RuntimeError, e.what());
       }
     }
   });

@@ -12,8 +12,10 @@ namespace bpfree::formulas {
 template <Activation kKind, class V>
 [[gnu::always_inline]] inline V activate(V a) {
   const V zero = V::zero();
-  if constexpr (kKind == Activation::relu) return V::select(a <= zero, zero, a);  // this way round NaN stays NaN
-  if constexpr (kKind == Activation::leaky_relu) return V::select(a < zero, V::set(kLeakySlope) * a, a);
+  if constexpr (kKind == Activation::relu)
+    return V::select(a <= zero, zero, a);  // this way round NaN stays NaN
+  if constexpr (kKind == Activation::leaky_relu)
+    return V::select(a < zero, V::set(kLeakySlope) * a, a);
   if constexpr (kKind == Activation::tanh) return simd::tanh(a);
   if constexpr (kKind == Activation::logistic) return simd::sigmoid(a);
   if constexpr (kKind == Activation::gelu)

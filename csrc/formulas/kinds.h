@@ -6,7 +6,13 @@ namespace bpfree::formulas {
 
 enum class Activation { identity, relu, leaky_relu, tanh, logistic, gelu };
 enum class Loss { softmax_cross_entropy, binary_cross_entropy, squared_error };
-enum class Solver { sgd, momentum, nesterov, adam, rmsprop };  // sgd: without momentum; adamw is adam with decay
+enum class Solver {
+  sgd,
+  momentum,
+  nesterov,
+  adam,
+  rmsprop
+};  // sgd: without momentum; adamw is adam with decay
 
 inline constexpr float kLeakySlope = 0.01f;
 
@@ -16,7 +22,8 @@ constexpr bool derivative_from_preactivation(Activation a) { return a == Activat
 // What one step of a solver needs, the same for every parameter of the step.
 struct Step {
   Solver solver = Solver::sgd;
-  float learning_rate = 0;   // adam: with the bias corrections, lr * sqrt(1 - beta_2^t) / (1 - beta_1^t)
+  float learning_rate =
+      0;  // adam: with the bias corrections, lr * sqrt(1 - beta_2^t) / (1 - beta_1^t)
   float momentum = 0;
   float beta_1 = 0;
   float beta_2 = 0;

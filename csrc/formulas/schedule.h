@@ -7,7 +7,12 @@
 
 namespace bpfree::formulas {
 
-enum class ScheduleKind { constant, cosine, step, invscaling };  // adaptive: constant, the caller lowers the rate
+enum class ScheduleKind {
+  constant,
+  cosine,
+  step,
+  invscaling
+};  // adaptive: constant, the caller lowers the rate
 
 struct Schedule {
   ScheduleKind kind = ScheduleKind::constant;
@@ -22,14 +27,17 @@ struct Schedule {
 inline double learning_rate(const Schedule& s, std::uint64_t step, std::uint64_t epoch) {
   constexpr double kPi = 3.14159265358979323846;
   switch (s.kind) {
-    case ScheduleKind::constant: break;
+    case ScheduleKind::constant:
+      break;
     case ScheduleKind::cosine: {
       if (s.total_steps == 0) return s.learning_rate;
       const double done = static_cast<double>(step < s.total_steps ? step : s.total_steps);
-      return s.learning_rate * 0.5 * (1 + std::cos(kPi * done / static_cast<double>(s.total_steps)));
+      return s.learning_rate * 0.5 *
+             (1 + std::cos(kPi * done / static_cast<double>(s.total_steps)));
     }
     case ScheduleKind::step:
-      return s.learning_rate * std::pow(s.gamma, static_cast<double>(s.step_size == 0 ? 0 : epoch / s.step_size));
+      return s.learning_rate *
+             std::pow(s.gamma, static_cast<double>(s.step_size == 0 ? 0 : epoch / s.step_size));
     case ScheduleKind::invscaling:
       return s.learning_rate / std::pow(static_cast<double>(step + 1), s.power_t);
   }

@@ -12,7 +12,8 @@ namespace bpfree::formulas {
 // The constants of a step as vectors.
 template <class V>
 struct StepConstants {
-  V lr, momentum, beta_1, beta_2, one_minus_beta_1, one_minus_beta_2, epsilon, gradient_scale, l2, keep;
+  V lr, momentum, beta_1, beta_2, one_minus_beta_1, one_minus_beta_2, epsilon, gradient_scale, l2,
+      keep;
 
   [[gnu::always_inline]] explicit StepConstants(const Step& s)
       : lr(V::set(s.learning_rate)),
@@ -29,7 +30,8 @@ struct StepConstants {
 
 // Returns the new parameter; `state1` and `state2` are updated. `sum` is the sum of gradients over samples.
 template <Solver kSolver, class V>
-[[gnu::always_inline]] inline V update(V parameter, V sum, V& state1, V& state2, const StepConstants<V>& s) {
+[[gnu::always_inline]] inline V update(V parameter, V sum, V& state1, V& state2,
+                                       const StepConstants<V>& s) {
   const V g = V::mul_add(s.l2, parameter, s.gradient_scale * sum);
   const V kept = s.keep * parameter;
   if constexpr (kSolver == Solver::sgd) return V::mul_add(V::zero() - s.lr, g, kept);

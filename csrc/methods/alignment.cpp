@@ -16,22 +16,31 @@ namespace {
 using Rows = std::vector<float>;
 
 // out [m, n] = a [m, k] op(b)
-Rows multiply(const Rows& a, std::size_t m, std::size_t k, const Rows& b, std::size_t n, bool transpose_b) {
+Rows multiply(const Rows& a, std::size_t m, std::size_t k, const Rows& b, std::size_t n,
+              bool transpose_b) {
   Rows out(m * n);
-  const product::Matrix right = transpose_b ? product::Matrix{b.data(), n, k, k} : product::Matrix{b.data(), k, n, n};
-  product::product(out.data(), n, {a.data(), m, k, k}, false, right, transpose_b, product::Dtype::f32, false, 0);
+  const product::Matrix right =
+      transpose_b ? product::Matrix{b.data(), n, k, k} : product::Matrix{b.data(), k, n, n};
+  product::product(out.data(), n, {a.data(), m, k, k}, false, right, transpose_b,
+                   product::Dtype::f32, false, 0);
   return out;
 }
 
 double activate(formulas::Activation f, double a) {
   using formulas::Activation;
   switch (f) {
-    case Activation::relu: return std::max(a, 0.0);
-    case Activation::leaky_relu: return a < 0 ? static_cast<double>(formulas::kLeakySlope) * a : a;
-    case Activation::tanh: return std::tanh(a);
-    case Activation::logistic: return 1 / (1 + std::exp(-a));
-    case Activation::gelu: return 0.5 * a * (1 + std::erf(a / std::sqrt(2.0)));
-    default: return a;
+    case Activation::relu:
+      return std::max(a, 0.0);
+    case Activation::leaky_relu:
+      return a < 0 ? static_cast<double>(formulas::kLeakySlope) * a : a;
+    case Activation::tanh:
+      return std::tanh(a);
+    case Activation::logistic:
+      return 1 / (1 + std::exp(-a));
+    case Activation::gelu:
+      return 0.5 * a * (1 + std::erf(a / std::sqrt(2.0)));
+    default:
+      return a;
   }
 }
 
@@ -39,13 +48,19 @@ double derivative(formulas::Activation f, double a) {
   using formulas::Activation;
   const double h = activate(f, a);
   switch (f) {
-    case Activation::relu: return a > 0 ? 1 : 0;
-    case Activation::leaky_relu: return a < 0 ? static_cast<double>(formulas::kLeakySlope) : 1;
-    case Activation::tanh: return 1 - h * h;
-    case Activation::logistic: return h * (1 - h);
+    case Activation::relu:
+      return a > 0 ? 1 : 0;
+    case Activation::leaky_relu:
+      return a < 0 ? static_cast<double>(formulas::kLeakySlope) : 1;
+    case Activation::tanh:
+      return 1 - h * h;
+    case Activation::logistic:
+      return h * (1 - h);
     case Activation::gelu:
-      return 0.5 * (1 + std::erf(a / std::sqrt(2.0))) + a * std::exp(-0.5 * a * a) / std::sqrt(2 * 3.14159265358979324);
-    default: return 1;
+      return 0.5 * (1 + std::erf(a / std::sqrt(2.0))) +
+             a * std::exp(-0.5 * a * a) / std::sqrt(2 * 3.14159265358979324);
+    default:
+      return 1;
   }
 }
 
@@ -66,9 +81,11 @@ std::vector<Trainer::Alignment> Trainer::alignment(const TrainingData& data) con
   for (std::size_t i = 0; i < batch; ++i)
     for (std::size_t j = 0; j < sizes[0]; ++j) {
       const std::size_t at = i * data.x.row_stride + j;
-      const double value = data.x.type == InputType::u8    ? static_cast<const std::uint8_t*>(data.x.data)[at]
-                           : data.x.type == InputType::f32 ? static_cast<double>(static_cast<const float*>(data.x.data)[at])
-                                                           : static_cast<const double*>(data.x.data)[at];
+      const double value = data.x.type == InputType::u8
+                               ? static_cast<const std::uint8_t*>(data.x.data)[at]
+                           : data.x.type == InputType::f32
+                               ? static_cast<double>(static_cast<const float*>(data.x.data)[at])
+                               : static_cast<const double*>(data.x.data)[at];
       h[i * sizes[0] + j] = static_cast<float>(value * static_cast<double>(data.x.scale));
     }
 
@@ -126,8 +143,9 @@ std::vector<Trainer::Alignment> Trainer::alignment(const TrainingData& data) con
       feedback_shape(l, rows, columns);
       Rows matrix(rows * columns);
       get_feedback(l, matrix.data());
-      upper = feedback_kind() == FeedbackKind::direct ? multiply(signal, batch, n_outputs, matrix, n, false)
-                                                      : multiply(upper, batch, sizes[l + 2], matrix, n, true);
+      upper = feedback_kind() == FeedbackKind::direct
+                  ? multiply(signal, batch, n_outputs, matrix, n, false)
+                  : multiply(upper, batch, sizes[l + 2], matrix, n, true);
       times_derivative(upper, f, a[l]);
     }
     double dot = 0, norm = 0, norm_backprop = 0;
@@ -139,7 +157,8 @@ std::vector<Trainer::Alignment> Trainer::alignment(const TrainingData& data) con
       norm_backprop += b * b;
     }
     const double cosine = dot / std::sqrt(norm * norm_backprop);
-    result[l] = {std::acos(std::clamp(cosine, -1.0, 1.0)) * 180 / 3.14159265358979324, std::sqrt(norm / norm_backprop)};
+    result[l] = {std::acos(std::clamp(cosine, -1.0, 1.0)) * 180 / 3.14159265358979324,
+                 std::sqrt(norm / norm_backprop)};
   }
   return result;
 }

@@ -7,7 +7,8 @@ namespace bpfree {
 
 using product::kPanel;
 
-BackwardTrainer::BackwardTrainer(Network& network, const TrainerOptions& options) : Trainer(network, options) {
+BackwardTrainer::BackwardTrainer(Network& network, const TrainerOptions& options)
+    : Trainer(network, options) {
   const bool bf16 = network.compute() == Compute::bfloat16;
   const std::size_t panels = padded_batch_ / kPanel;
   const std::size_t error_size = checked_product(panels, round_up(network.n_outputs(), 2) * kPanel);
@@ -34,9 +35,11 @@ bool BackwardTrainer::build_phase(std::size_t index) {
   if (index < 2 * n - 1) {
     const std::size_t hidden = 2 * n - 2 - index;
     const std::size_t n_rows = network_.layers()[hidden].n_out;
-    add(divide_up(n_rows, rows_per_tile()),
+    add(
+        divide_up(n_rows, rows_per_tile()),
         [](const void* self, std::size_t tile, const Worker& worker) {
-          static_cast<const BackwardTrainer*>(stage(self).trainer)->backward(stage(self).layer, tile, worker);
+          static_cast<const BackwardTrainer*>(stage(self).trainer)
+              ->backward(stage(self).layer, tile, worker);
         },
         hidden);
     return true;
@@ -54,7 +57,8 @@ product::RowsOperand BackwardTrainer::panels_as_rows(const float* f32, const std
   return {bf16, kPanel / 2, kPanel / 2, panel / 2};
 }
 
-product::RowsOperand BackwardTrainer::backward_operand(std::size_t layer, std::size_t, std::size_t, void*) const {
+product::RowsOperand BackwardTrainer::backward_operand(std::size_t layer, std::size_t, std::size_t,
+                                                       void*) const {
   const Layer& y = network_.layers()[layer];
   return panels_as_rows(network_.parameters() + y.weights, network_.shadow_rows(layer), layer);
 }
@@ -70,9 +74,13 @@ void BackwardTrainer::backward(std::size_t hidden, std::size_t tile, const Worke
   const Layer& y = network_.layers()[layer];
   const std::vector<product::RowBlock>& blocks = input_blocks(layer);
   // Blocks are at most tile_rows high: a tile takes those that begin in its stretch of rows.
-  const auto begins_before = [](const product::RowBlock& b, std::size_t row) { return b.row < row; };
-  const auto first = std::lower_bound(blocks.begin(), blocks.end(), tile * rows_per_tile(), begins_before);
-  const auto last = std::lower_bound(first, blocks.end(), (tile + 1) * rows_per_tile(), begins_before);
+  const auto begins_before = [](const product::RowBlock& b, std::size_t row) {
+    return b.row < row;
+  };
+  const auto first =
+      std::lower_bound(blocks.begin(), blocks.end(), tile * rows_per_tile(), begins_before);
+  const auto last =
+      std::lower_bound(first, blocks.end(), (tile + 1) * rows_per_tile(), begins_before);
   if (first == last) return;
   const std::size_t first_row = first->row;
   const std::size_t n_rows = std::prev(last)->row + std::prev(last)->height - first_row;
@@ -95,7 +103,8 @@ void BackwardTrainer::backward(std::size_t hidden, std::size_t tile, const Worke
                              .pairs_t = nullptr};
   for (std::size_t b = 0; b * kPanel < n_; ++b) {
     const float* f32 = (top ? error_t_.data() : delta_t_[layer].data()) + b * stride;
-    const std::uint32_t* pairs = bf16 ? (top ? error_pairs_t_.data() : pairs_t_[layer].data()) + b * stride / 2 : nullptr;
+    const std::uint32_t* pairs =
+        bf16 ? (top ? error_pairs_t_.data() : pairs_t_[layer].data()) + b * stride / 2 : nullptr;
     args.panel = bf16 ? static_cast<const void*>(pairs) : f32;
     args.h = hidden_[hidden].data() + b * kPanel * hidden_stride(hidden) * element_;
     if (keep_a) args.preactivation = preactivation_[hidden].data() + b * kPanel * a_stride;
@@ -105,8 +114,10 @@ void BackwardTrainer::backward(std::size_t hidden, std::size_t tile, const Worke
   }
 }
 
-void BackwardTrainer::make_delta(std::size_t layer, std::size_t panel, void* delta, float* column_sums) const {
-  if (layer + 1 == n_layers()) return kernels_.project(project_args(layer, panel, delta, column_sums));
+void BackwardTrainer::make_delta(std::size_t layer, std::size_t panel, void* delta,
+                                 float* column_sums) const {
+  if (layer + 1 == n_layers())
+    return kernels_.project(project_args(layer, panel, delta, column_sums));
   kernels_.transpose({.delta_t = delta_t_[layer].data() + panel * kPanel * kPanel,
                       .batch_stride = batch_stride(layer),
                       .batch = n_,

@@ -15,7 +15,8 @@ constexpr std::size_t kStoredOutputs = 1024;
 
 }  // namespace
 
-DirectFeedback::DirectFeedback(Network& network, const TrainerOptions& options, const FeedbackOptions& feedback)
+DirectFeedback::DirectFeedback(Network& network, const TrainerOptions& options,
+                               const FeedbackOptions& feedback)
     : Trainer(network, options),
       feedback_(feedback),
       scale_(feedback.scale / std::sqrt(static_cast<float>(network.n_outputs()))) {
@@ -23,7 +24,8 @@ DirectFeedback::DirectFeedback(Network& network, const TrainerOptions& options, 
   if (feedback.rule == FeedbackRule::target || feedback.error_signal == ErrorSignal::sign)
     signal_ = Buffer<float>(error_.size());
   output_blocks_ = product::row_blocks(kPanel, product::kernels().f32.tile_rows);
-  output_tail_blocks_ = product::row_blocks(network.n_outputs() % kPanel, product::kernels().f32.tile_rows);
+  output_tail_blocks_ =
+      product::row_blocks(network.n_outputs() % kPanel, product::kernels().f32.tile_rows);
   if (learns()) feedback_state_ = OptimizerState(options.optimizer.solver, matrices_.size());
 }
 
@@ -36,33 +38,38 @@ std::size_t DirectFeedback::panel_at(std::size_t layer, std::size_t panel) const
 void DirectFeedback::fill_panel(float* panel, std::size_t layer, std::size_t index) const {
   const std::size_t n = network_.layers()[layer].n_out;
   const std::size_t column = index * kPanel;
-  if (n - column < kPanel) std::fill_n(panel, network_.n_outputs() * kPanel, 0.0f);  // the padding must stay zero
+  if (n - column < kPanel)
+    std::fill_n(panel, network_.n_outputs() * kPanel, 0.0f);  // the padding must stay zero
   random::matrix_block(panel, kPanel, feedback_.distribution, scale_, options_.seed,
-                       {random::Purpose::feedback, static_cast<std::uint32_t>(layer), 0, 0}, n, 0, network_.n_outputs(),
-                       column, std::min(kPanel, n - column));
+                       {random::Purpose::feedback, static_cast<std::uint32_t>(layer), 0, 0}, n, 0,
+                       network_.n_outputs(), column, std::min(kPanel, n - column));
 }
 
 void DirectFeedback::keep_matrices() {
   if (matrices_.size() > 0) return;
   matrices_ = Buffer<float>(panel_at(n_layers() - 1, 0));
   for (std::size_t l = 0; l + 1 < n_layers(); ++l)
-    for (std::size_t p = 0; p < network_.layers()[l].n_panels; ++p) fill_panel(matrices_.data() + panel_at(l, p), l, p);
+    for (std::size_t p = 0; p < network_.layers()[l].n_panels; ++p)
+      fill_panel(matrices_.data() + panel_at(l, p), l, p);
 }
 
 void DirectFeedback::get_feedback(std::size_t layer, float* out) const {
   const std::size_t n = network_.layers()[layer].n_out;
-  if (matrices_.size() > 0) return unpack_panels(out, matrices_.data() + panel_at(layer, 0), network_.n_outputs(), n);
+  if (matrices_.size() > 0)
+    return unpack_panels(out, matrices_.data() + panel_at(layer, 0), network_.n_outputs(), n);
   Buffer<float> panel(network_.n_outputs() * kPanel);
   for (std::size_t p = 0; p < network_.layers()[layer].n_panels; ++p) {
     fill_panel(panel.data(), layer, p);
     for (std::size_t c = 0; c < network_.n_outputs(); ++c)
-      std::copy_n(panel.data() + c * kPanel, std::min(kPanel, n - p * kPanel), out + c * n + p * kPanel);
+      std::copy_n(panel.data() + c * kPanel, std::min(kPanel, n - p * kPanel),
+                  out + c * n + p * kPanel);
   }
 }
 
 void DirectFeedback::set_feedback(std::size_t layer, const float* value) {
   keep_matrices();
-  pack_panels(matrices_.data() + panel_at(layer, 0), value, network_.n_outputs(), network_.layers()[layer].n_out);
+  pack_panels(matrices_.data() + panel_at(layer, 0), value, network_.n_outputs(),
+              network_.layers()[layer].n_out);
 }
 
 // DRTP needs no error: layer l is updated while the batch is on its way through layer l + 1.
@@ -71,9 +78,11 @@ bool DirectFeedback::build_phase(std::size_t index) {
   const bool in_flight = feedback_.rule == FeedbackRule::target;
   if (index == n + 1 && learns()) {  // after every tile that reads B
     for (std::size_t l = 0; l + 1 < n; ++l)
-      add(network_.layers()[l].n_panels,
+      add(
+          network_.layers()[l].n_panels,
           [](const void* self, std::size_t panel, const Worker& worker) {
-            static_cast<const DirectFeedback*>(stage(self).trainer)->learn(stage(self).layer, panel, worker);
+            static_cast<const DirectFeedback*>(stage(self).trainer)
+                ->learn(stage(self).layer, panel, worker);
           },
           l);
     return true;
@@ -112,7 +121,8 @@ void DirectFeedback::before_step() {
     if (d.labels != nullptr)
       at(static_cast<std::size_t>(d.labels[sample])) = weight;
     else
-      for (std::size_t j = 0; j < n_outputs; ++j) at(j) = weight * d.targets[sample * n_outputs + j];
+      for (std::size_t j = 0; j < n_outputs; ++j)
+        at(j) = weight * d.targets[sample * n_outputs + j];
   }
 }
 
@@ -122,8 +132,12 @@ void DirectFeedback::plain_signal(std::vector<float>& signal, const TrainingData
     for (std::size_t i = 0; i < data.x.rows; ++i) {
       const float weight = data.weights != nullptr ? data.weights[i] : 1.0f;
       for (std::size_t j = 0; j < n_outputs; ++j) {
-        const bool is_label = data.labels != nullptr && static_cast<std::size_t>(data.labels[i]) == j;
-        signal[i * n_outputs + j] = weight * (data.targets != nullptr ? data.targets[i * n_outputs + j] : is_label ? 1.0f : 0.0f);
+        const bool is_label =
+            data.labels != nullptr && static_cast<std::size_t>(data.labels[i]) == j;
+        signal[i * n_outputs + j] =
+            weight * (data.targets != nullptr ? data.targets[i * n_outputs + j]
+                      : is_label              ? 1.0f
+                                              : 0.0f);
       }
     }
   } else if (feedback_.error_signal == ErrorSignal::sign) {
@@ -137,7 +151,8 @@ std::size_t DirectFeedback::extra_scratch_bytes() const {
   return panel + (learns() ? 2 * padded_batch_ * kPanel * sizeof(float) : 0);
 }
 
-void DirectFeedback::make_delta(std::size_t layer, std::size_t panel, void* delta, float* column_sums) const {
+void DirectFeedback::make_delta(std::size_t layer, std::size_t panel, void* delta,
+                                float* column_sums) const {
   product::ProjectArgs args = project_args(layer, panel, delta, column_sums);
   if (layer + 1 < n_layers()) {
     if (signal_.size() > 0) args.signal.data = signal_.data();
@@ -167,9 +182,10 @@ void DirectFeedback::learn(std::size_t layer, std::size_t panel, const Worker& w
       k.from_bf16(h + i * kPanel, reinterpret_cast<const std::uint16_t*>(from), kPanel);
   }
   for (std::size_t c = 0; c < n_outputs; c += kPanel) {
-    const std::vector<product::RowBlock>& blocks = n_outputs - c >= kPanel ? output_blocks_ : output_tail_blocks_;
-    k.f32.pack_columns({packed, error_.data() + c / kPanel * error_panel_stride(), kPanel, n_, blocks.data(),
-                        blocks.size()});
+    const std::vector<product::RowBlock>& blocks =
+        n_outputs - c >= kPanel ? output_blocks_ : output_tail_blocks_;
+    k.f32.pack_columns({packed, error_.data() + c / kPanel * error_panel_stride(), kPanel, n_,
+                        blocks.data(), blocks.size()});
     k.f32.store({.a = {},
                  .packed = packed,
                  .panel = h,

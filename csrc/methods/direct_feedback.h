@@ -18,14 +18,16 @@ class DirectFeedback final : public Trainer {
 
  protected:
   bool build_phase(std::size_t index) override;
-  void make_delta(std::size_t layer, std::size_t panel, void* delta, float* column_sums) const override;
+  void make_delta(std::size_t layer, std::size_t panel, void* delta,
+                  float* column_sums) const override;
   void before_step() override;
   float* signal() const override;
   std::size_t extra_scratch_bytes() const override;
   void plain_signal(std::vector<float>& signal, const TrainingData& data) const override;
 
  private:
-  std::size_t panel_at(std::size_t layer, std::size_t panel) const;  // offset of a feedback panel [n_outputs][32]
+  std::size_t panel_at(std::size_t layer,
+                       std::size_t panel) const;  // offset of a feedback panel [n_outputs][32]
   bool learns() const { return feedback_.rule == FeedbackRule::direct_kolen_pollack; }
   void learn(std::size_t layer, std::size_t panel, const Worker& worker) const;
   void keep_matrices();
@@ -33,10 +35,12 @@ class DirectFeedback final : public Trainer {
 
   FeedbackOptions feedback_;
   float scale_;
-  Buffer<float> matrices_;  // panels [n_l / 32][n_outputs][32] of every hidden layer; empty: generated where they are used
-  Buffer<float> signal_;    // panels as e, when the rule does not project e itself
+  Buffer<float>
+      matrices_;  // panels [n_l / 32][n_outputs][32] of every hidden layer; empty: generated where they are used
+  Buffer<float> signal_;  // panels as e, when the rule does not project e itself
   OptimizerState feedback_state_;
-  std::vector<product::RowBlock> output_blocks_, output_tail_blocks_;  // rows of a learned B, a panel of e at a time
+  std::vector<product::RowBlock> output_blocks_,
+      output_tail_blocks_;  // rows of a learned B, a panel of e at a time
 };
 
 }  // namespace bpfree

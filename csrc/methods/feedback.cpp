@@ -13,12 +13,15 @@ namespace bpfree {
 std::unique_ptr<Trainer> make_feedback_trainer(Network& network, const TrainerOptions& options,
                                                const FeedbackOptions& feedback) {
   if (!(feedback.scale >= 0) || !std::isfinite(feedback.scale))
-    fail("feedback_scale is " + std::to_string(feedback.scale) + ", expected a finite number of at least 0");
+    fail("feedback_scale is " + std::to_string(feedback.scale) +
+         ", expected a finite number of at least 0");
   switch (feedback.rule) {
     case FeedbackRule::direct:
     case FeedbackRule::direct_kolen_pollack:
-    case FeedbackRule::target: return std::make_unique<DirectFeedback>(network, options, feedback);
-    default: return std::make_unique<LayerwiseFeedback>(network, options, feedback);
+    case FeedbackRule::target:
+      return std::make_unique<DirectFeedback>(network, options, feedback);
+    default:
+      return std::make_unique<LayerwiseFeedback>(network, options, feedback);
   }
 }
 

@@ -17,15 +17,18 @@ using product::kPanel;
 namespace {
 
 constexpr std::size_t kGatherRows = 16;  // rows of a gather tile
-constexpr std::size_t kPackBlocks = 8;   // row blocks of a pack tile: neighbours share cache lines of the rows they read
+constexpr std::size_t kPackBlocks =
+    8;  // row blocks of a pack tile: neighbours share cache lines of the rows they read
 constexpr std::size_t kTilesPerThread = 4;
-constexpr std::size_t kOperandBytes = std::size_t{1} << 20;  // of the broadcast operand that a tile walks: stays in L2
+constexpr std::size_t kOperandBytes =
+    std::size_t{1} << 20;  // of the broadcast operand that a tile walks: stays in L2
 
 // At least `low`, below `high` where there is one, and finite.
-void check_range(const char* name, double value, double low, double high = std::numeric_limits<double>::infinity()) {
+void check_range(const char* name, double value, double low,
+                 double high = std::numeric_limits<double>::infinity()) {
   if (value >= low && value < high) return;
-  std::string text = std::string(name) + " is " + std::to_string(value) + ", expected a finite number of at least " +
-                     std::to_string(low);
+  std::string text = std::string(name) + " is " + std::to_string(value) +
+                     ", expected a finite number of at least " + std::to_string(low);
   if (std::isfinite(high)) text += " and below " + std::to_string(high);
   fail(text);
 }
@@ -39,7 +42,8 @@ const TrainerOptions& checked(const TrainerOptions& options) {
   check_range("alpha", static_cast<double>(o.alpha), 0);
   check_range("weight_decay", static_cast<double>(o.weight_decay), 0);
   if (options.batch_size == 0) fail("batch_size is 0, expected at least 1");
-  if (options.n_threads < 0) fail("n_threads is " + std::to_string(options.n_threads) + ", expected at least 0");
+  if (options.n_threads < 0)
+    fail("n_threads is " + std::to_string(options.n_threads) + ", expected at least 0");
   return options;
 }
 
@@ -47,7 +51,8 @@ const TrainerOptions& checked(const TrainerOptions& options) {
 class RunGuard {
  public:
   explicit RunGuard(std::atomic<bool>& running) : running_(running) {
-    if (running_.exchange(true)) throw Error(ErrorCode::kUnsupported, "this trainer is already running");
+    if (running_.exchange(true))
+      throw Error(ErrorCode::kUnsupported, "this trainer is already running");
   }
   ~RunGuard() { running_.store(false); }
   RunGuard(const RunGuard&) = delete;
@@ -67,7 +72,9 @@ Trainer::Trainer(Network& network, const TrainerOptions& options)
       padded_batch_(round_up(options.batch_size, kPanel)),
       state_(options.optimizer.solver, network.parameter_buffer_size()) {
   const std::size_t n = network.layers().size();
-  for (Buffer<char>& x : x_) x = Buffer<char>(checked_product(padded_batch_, row_stride(network.sizes()[0], element_), element_));
+  for (Buffer<char>& x : x_)
+    x = Buffer<char>(
+        checked_product(padded_batch_, row_stride(network.sizes()[0], element_), element_));
   std::size_t flops = 0;
   for (std::size_t l = 0; l < n; ++l) {
     const Layer& layer = network.layers()[l];
@@ -85,7 +92,8 @@ Trainer::Trainer(Network& network, const TrainerOptions& options)
   full_blocks_ = product::row_blocks(options.batch_size, kernels_.tile_rows);
   full_blocks_f32_ = product::row_blocks(options.batch_size, product::kernels().f32.tile_rows);
   // A step is some four phases; each must be worth its threads.
-  team_ = threads_for(options.n_threads, static_cast<double>(flops) * static_cast<double>(options.batch_size));
+  team_ = threads_for(options.n_threads,
+                      static_cast<double>(flops) * static_cast<double>(options.batch_size));
   for (std::size_t l = 0; l < n; ++l) stages_.push_back({this, l});
   plans_.reserve(4 * n + 8);
   panels_left_ = std::make_unique<std::atomic<std::uint32_t>[]>(full_blocks_.size() + 1);
@@ -93,13 +101,18 @@ Trainer::Trainer(Network& network, const TrainerOptions& options)
 
 Trainer::~Trainer() = default;
 
-void Trainer::get_feedback(std::size_t, float*) const { fail("this method has no feedback matrices"); }
-void Trainer::set_feedback(std::size_t, const float*) { fail("this method has no feedback that can be set"); }
+void Trainer::get_feedback(std::size_t, float*) const {
+  fail("this method has no feedback matrices");
+}
+void Trainer::set_feedback(std::size_t, const float*) {
+  fail("this method has no feedback that can be set");
+}
 void Trainer::plain_signal(std::vector<float>&, const TrainingData&) const {}
 
 void Trainer::to_signs(std::vector<float>& signal, const TrainingData& data) {
   for (std::size_t i = 0; i < signal.size(); ++i) {
-    const float weight = data.weights != nullptr ? data.weights[i * data.x.rows / signal.size()] : 1.0f;
+    const float weight =
+        data.weights != nullptr ? data.weights[i * data.x.rows / signal.size()] : 1.0f;
     signal[i] = signal[i] > 0 ? weight : signal[i] < 0 ? -weight : 0.0f;
   }
 }
@@ -159,13 +172,15 @@ void Trainer::check(const TrainingData& data) const {
       fail("sample_weight[" + std::to_string(i) + "] is " + std::to_string(data.weights[i]) +
            ", expected a finite number of at least 0");
   const bool needs_labels = network_.loss() == formulas::Loss::softmax_cross_entropy;
-  if (needs_labels && data.labels == nullptr) fail("softmax cross-entropy needs class indices as y");
-  if (!needs_labels && data.targets == nullptr) fail("this loss needs targets of shape [n, n_outputs] as y");
+  if (needs_labels && data.labels == nullptr)
+    fail("softmax cross-entropy needs class indices as y");
+  if (!needs_labels && data.targets == nullptr)
+    fail("this loss needs targets of shape [n, n_outputs] as y");
   if (!needs_labels) return;
   for (std::size_t i = 0; i < x.rows; ++i)
     if (data.labels[i] < 0 || static_cast<std::size_t>(data.labels[i]) >= network_.n_outputs())
-      fail("y[" + std::to_string(i) + "] is " + std::to_string(data.labels[i]) + ", expected a class index in [0, " +
-           std::to_string(network_.n_outputs()) + ")");
+      fail("y[" + std::to_string(i) + "] is " + std::to_string(data.labels[i]) +
+           ", expected a class index in [0, " + std::to_string(network_.n_outputs()) + ")");
 }
 
 void Trainer::begin_epoch(const TrainingData& data, const EpochOptions& options) {
@@ -209,7 +224,8 @@ bool Trainer::run(double seconds) {
   const RunGuard guard(running_);
   if (step_in_epoch_ == n_steps_) return false;
   deadline_ = std::chrono::steady_clock::now() +
-              std::chrono::duration_cast<std::chrono::steady_clock::duration>(std::chrono::duration<double>(seconds));
+              std::chrono::duration_cast<std::chrono::steady_clock::duration>(
+                  std::chrono::duration<double>(seconds));
   run_phases(team_, *this, scratch_);
   return step_in_epoch_ < n_steps_;
 }
@@ -223,7 +239,8 @@ bool Trainer::next(std::span<const Plan>& plans) noexcept {
   if (n_ == 0) {
     start_step();
     if (!gathered_)
-      add(divide_up(n_, kGatherRows),
+      add(
+          divide_up(n_, kGatherRows),
           [](const void* self, std::size_t tile, const Worker&) {
             stage(self).trainer->gather(tile, stage(self).trainer->step_in_epoch_);
           },
@@ -243,7 +260,8 @@ void Trainer::start_step() {
   batch_weight_ = static_cast<double>(n_);
   if (data_.weights != nullptr) {
     batch_weight_ = 0;
-    for (std::size_t i = 0; i < n_; ++i) batch_weight_ += static_cast<double>(data_.weights[batch_order()[i]]);
+    for (std::size_t i = 0; i < n_; ++i)
+      batch_weight_ += static_cast<double>(data_.weights[batch_order()[i]]);
   }
   rate_ = formulas::learning_rate(epoch_.schedule, step_, epoch_.epoch);
   before_step();
@@ -259,21 +277,24 @@ void Trainer::finish_step() {
   n_ = 0;
 }
 
-void Trainer::add(std::size_t n_tiles, void (*run)(const void*, std::size_t, const Worker&), std::size_t layer) {
+void Trainer::add(std::size_t n_tiles, void (*run)(const void*, std::size_t, const Worker&),
+                  std::size_t layer) {
   if (n_tiles > 0) plans_.push_back({n_tiles, run, &stages_[layer]});
 }
 
-Trainer::Tiling Trainer::tiling(std::size_t n_blocks, std::size_t n_panels, std::size_t max_blocks) const {
+Trainer::Tiling Trainer::tiling(std::size_t n_blocks, std::size_t n_panels,
+                                std::size_t max_blocks) const {
   const std::size_t wanted = divide_up(kTilesPerThread * static_cast<std::size_t>(team_), n_panels);
-  const std::size_t groups = std::clamp(std::max(team_ == 1 ? 1 : wanted, divide_up(n_blocks, max_blocks)),
-                                        std::size_t{1}, n_blocks);
+  const std::size_t groups = std::clamp(
+      std::max(team_ == 1 ? 1 : wanted, divide_up(n_blocks, max_blocks)), std::size_t{1}, n_blocks);
   const std::size_t per_group = divide_up(n_blocks, groups);
   return {divide_up(n_blocks, per_group), per_group};
 }
 
 void Trainer::add_gather_next() {
   if (step_in_epoch_ + 1 == n_steps_) return;
-  add(divide_up(rows_of_step(step_in_epoch_ + 1), kGatherRows),
+  add(
+      divide_up(rows_of_step(step_in_epoch_ + 1), kGatherRows),
       [](const void* self, std::size_t tile, const Worker&) {
         stage(self).trainer->gather(tile, stage(self).trainer->step_in_epoch_ + 1);
       },
@@ -300,12 +321,16 @@ void Trainer::gather(std::size_t tile, std::size_t step) const {
 void Trainer::add_forward(std::size_t layer) {
   const Layer& y = network_.layers()[layer];
   const std::size_t row_bytes = row_stride(y.n_in, element_) * element_ * kernels_.tile_rows;
-  const Tiling t = tiling(batch_blocks().size(), y.n_panels, std::max<std::size_t>(kOperandBytes / row_bytes, 1));
+  const Tiling t = tiling(batch_blocks().size(), y.n_panels,
+                          std::max<std::size_t>(kOperandBytes / row_bytes, 1));
   if (layer + 1 == n_layers())
     for (std::size_t g = 0; g < t.n_groups; ++g)
       panels_left_[g].store(static_cast<std::uint32_t>(y.n_panels), std::memory_order_relaxed);
-  add(t.n_groups * y.n_panels,
-      [](const void* self, std::size_t tile, const Worker&) { stage(self).trainer->forward(stage(self).layer, tile); },
+  add(
+      t.n_groups * y.n_panels,
+      [](const void* self, std::size_t tile, const Worker&) {
+        stage(self).trainer->forward(stage(self).layer, tile);
+      },
       layer);
 }
 
@@ -315,16 +340,19 @@ void Trainer::forward(std::size_t layer, std::size_t tile) const {
   const std::size_t in_stride = row_stride(y.n_in, element_);
   const std::size_t row_bytes = in_stride * element_ * kernels_.tile_rows;
   const std::vector<product::RowBlock>& blocks = batch_blocks();
-  const Tiling t = tiling(blocks.size(), y.n_panels, std::max<std::size_t>(kOperandBytes / row_bytes, 1));
+  const Tiling t =
+      tiling(blocks.size(), y.n_panels, std::max<std::size_t>(kOperandBytes / row_bytes, 1));
   const std::size_t panel = tile % y.n_panels;  // panels pass, a group of rows stays
   const std::size_t group = tile / y.n_panels;
   const std::size_t first = group * t.blocks_per_group;
   const std::size_t n_blocks = std::min(t.blocks_per_group, blocks.size() - first);
   const std::size_t depth = divide_up(y.n_in, kernels_.depth_per_word);
   const bool keep_a = !last && preactivation_[layer].size() > 0;
-  const std::size_t next = panel + static_cast<std::size_t>(team_);  // the one this thread is likely to take next
+  const std::size_t next =
+      panel + static_cast<std::size_t>(team_);  // the one this thread is likely to take next
   product::ForwardArgs args{
-      .x = {layer == 0 ? x_[0].data() : hidden_[layer - 1].data(), in_stride / kernels_.depth_per_word, depth, 0},
+      .x = {layer == 0 ? x_[0].data() : hidden_[layer - 1].data(),
+            in_stride / kernels_.depth_per_word, depth, 0},
       .panel = network_.forward_panel(layer, panel),
       .next_panel = next < y.n_panels ? network_.forward_panel(layer, next) : nullptr,
       .depth = depth,
@@ -341,7 +369,8 @@ void Trainer::forward(std::size_t layer, std::size_t tile) const {
       .preactivation_stride = y.n_panels * kPanel};
   (last ? kernels_.forward_f32 : kernels_.forward)(args);
   // The thread that finishes a row group's last panel turns its logits into e.
-  if (last && panels_left_[group].fetch_sub(1, std::memory_order_acq_rel) == 1) finish_rows(first, n_blocks);
+  if (last && panels_left_[group].fetch_sub(1, std::memory_order_acq_rel) == 1)
+    finish_rows(first, n_blocks);
 }
 
 void Trainer::finish_rows(std::size_t first_block, std::size_t n_blocks) const {
@@ -366,8 +395,11 @@ void Trainer::finish_rows(std::size_t first_block, std::size_t n_blocks) const {
 }
 
 void Trainer::add_pack(std::size_t layer) {
-  add(divide_up(input_blocks_[layer].size(), kPackBlocks),
-      [](const void* self, std::size_t tile, const Worker&) { stage(self).trainer->pack(stage(self).layer, tile); },
+  add(
+      divide_up(input_blocks_[layer].size(), kPackBlocks),
+      [](const void* self, std::size_t tile, const Worker&) {
+        stage(self).trainer->pack(stage(self).layer, tile);
+      },
       layer);
 }
 
@@ -385,7 +417,8 @@ void Trainer::pack(std::size_t layer, std::size_t tile) const {
 void Trainer::add_update(std::size_t layer) {
   const Tiling t = tiling(input_blocks_[layer].size(), network_.layers()[layer].n_panels,
                           std::numeric_limits<std::size_t>::max());
-  add(t.n_groups * network_.layers()[layer].n_panels,
+  add(
+      t.n_groups * network_.layers()[layer].n_panels,
       [](const void* self, std::size_t tile, const Worker& worker) {
         stage(self).trainer->update(stage(self).layer, tile, worker);
       },
@@ -393,7 +426,8 @@ void Trainer::add_update(std::size_t layer) {
 }
 
 formulas::Step Trainer::step_constants(bool is_bias, bool first_layer) const {
-  formulas::Step step = bpfree::step_constants(options_.optimizer, rate_, step_ + 1, batch_weight_, is_bias);
+  formulas::Step step =
+      bpfree::step_constants(options_.optimizer, rate_, step_ + 1, batch_weight_, is_bias);
   if (first_layer && !is_bias) step.gradient_scale *= data_.x.scale;
   return step;
 }
@@ -424,8 +458,10 @@ void Trainer::update(std::size_t layer, std::size_t tile, const Worker& worker) 
   const std::size_t at = y.biases + panel * kPanel;
   product::Parameters biases{.value = network_.parameters() + at};
   state_.attach(biases, at);
-  product::kernels().vector_update(
-      {.parameters = biases, .gradient = column_sums, .n = kPanel, .step = step_constants(true, layer == 0)});
+  product::kernels().vector_update({.parameters = biases,
+                                    .gradient = column_sums,
+                                    .n = kPanel,
+                                    .step = step_constants(true, layer == 0)});
 }
 
 product::ProjectArgs Trainer::project_args(std::size_t layer, std::size_t panel, void* delta,
@@ -452,7 +488,8 @@ product::ProjectArgs Trainer::project_args(std::size_t layer, std::size_t panel,
   args.activation = network_.activation();
   args.h = hidden_[layer].data() + panel * kPanel * element_;
   args.h_stride = hidden_stride(layer);
-  if (preactivation_[layer].size() > 0) args.preactivation = preactivation_[layer].data() + panel * kPanel;
+  if (preactivation_[layer].size() > 0)
+    args.preactivation = preactivation_[layer].data() + panel * kPanel;
   args.preactivation_stride = y.n_panels * kPanel;
   return args;
 }

@@ -56,7 +56,9 @@ class Trainer : private PhaseSource {
   bool run(double seconds);
   std::size_t steps_done() const { return step_in_epoch_; }
   std::size_t steps_in_epoch() const { return n_steps_; }
-  double mean_loss() const { return weight_sum_ > 0 ? loss_sum_ / weight_sum_ : 0; }  // of the epoch so far
+  double mean_loss() const {
+    return weight_sum_ > 0 ? loss_sum_ / weight_sum_ : 0;
+  }  // of the epoch so far
 
   std::uint64_t step() const { return step_; }
   void set_step(std::uint64_t step) { step_ = step; }
@@ -108,31 +110,43 @@ class Trainer : private PhaseSource {
   // The plans of phase `index` of a step; phase 0 follows the gather of the batch. Returns false after the last.
   virtual bool build_phase(std::size_t index) = 0;
   // Writes delta of weights layer l, columns of a panel, as the update's vector operand, with its column sums.
-  virtual void make_delta(std::size_t layer, std::size_t panel, void* delta, float* column_sums) const = 0;
+  virtual void make_delta(std::size_t layer, std::size_t panel, void* delta,
+                          float* column_sums) const = 0;
   virtual void before_step() {}
   virtual bool projects_sign() const { return false; }  // e^T holds sign(e)
-  virtual float* signal() const { return nullptr; }  // where the loss writes what the rule projects, if not e
+  virtual float* signal() const {
+    return nullptr;
+  }  // where the loss writes what the rule projects, if not e
   virtual std::size_t extra_scratch_bytes() const { return 0; }
   // Scratch of a tile: column sums [32], then the delta panel, then what the method asked for.
-  float* extra_scratch(float* column_sums) const { return column_sums + (padded_batch_ + 2) * product::kPanel; }
+  float* extra_scratch(float* column_sums) const {
+    return column_sums + (padded_batch_ + 2) * product::kPanel;
+  }
   virtual void add_update_targets(std::size_t, std::size_t, product::UpdateArgs&) const {}
   // What the rule projects to the hidden layers, given e; both [n, n_outputs] row-major.
   virtual void plain_signal(std::vector<float>& signal, const TrainingData& data) const;
-  static void to_signs(std::vector<float>& signal, const TrainingData& data);  // times the sample weights
+  static void to_signs(std::vector<float>& signal,
+                       const TrainingData& data);  // times the sample weights
 
   void add_forward(std::size_t layer);
   void add_pack(std::size_t layer);  // the update's operand: the inputs of `layer`
   void add_update(std::size_t layer);
   void add_gather_next();
-  void add(std::size_t n_tiles, void (*run)(const void*, std::size_t, const Worker&), std::size_t layer);
+  void add(std::size_t n_tiles, void (*run)(const void*, std::size_t, const Worker&),
+           std::size_t layer);
   static const Stage& stage(const void* self) { return *static_cast<const Stage*>(self); }
 
-  product::ProjectArgs project_args(std::size_t layer, std::size_t panel, void* delta, float* column_sums) const;
+  product::ProjectArgs project_args(std::size_t layer, std::size_t panel, void* delta,
+                                    float* column_sums) const;
   formulas::Step step_constants(bool is_bias, bool first_layer) const;
   std::size_t n_layers() const { return network_.layers().size(); }
   std::size_t error_panel_stride() const { return padded_batch_ * product::kPanel; }
-  const void* hidden(std::size_t layer) const { return hidden_[layer].data(); }  // output of weights layer `layer`
-  std::size_t hidden_stride(std::size_t layer) const { return row_stride(network_.layers()[layer].n_out, element_); }
+  const void* hidden(std::size_t layer) const {
+    return hidden_[layer].data();
+  }  // output of weights layer `layer`
+  std::size_t hidden_stride(std::size_t layer) const {
+    return row_stride(network_.layers()[layer].n_out, element_);
+  }
   Tiling tiling(std::size_t n_blocks, std::size_t n_panels, std::size_t min_blocks = 1) const;
 
   Network& network_;
@@ -144,21 +158,29 @@ class Trainer : private PhaseSource {
   double batch_weight_ = 0;   // sum of their weights
   int team_ = 1;
 
-  Buffer<char> x_[2];               // this batch and the next
-  std::vector<Buffer<char>> hidden_;        // h of each hidden layer, row-major
+  Buffer<char> x_[2];                         // this batch and the next
+  std::vector<Buffer<char>> hidden_;          // h of each hidden layer, row-major
   std::vector<Buffer<float>> preactivation_;  // only where the derivative needs it
-  Buffer<float> error_;             // logits, then e: panels [n_outputs / 32][batch][32]
-  Buffer<float> error_t_;           // e^T: [batch / 32][n_outputs][32]
+  Buffer<float> error_;                       // logits, then e: panels [n_outputs / 32][batch][32]
+  Buffer<float> error_t_;                     // e^T: [batch / 32][n_outputs][32]
   Buffer<std::uint32_t> error_pairs_t_;
   std::vector<Buffer<char>> packed_;  // the update's broadcast operand per layer
   Buffer<float> row_loss_;
   OptimizerState state_;
 
-  const std::vector<product::RowBlock>& input_blocks(std::size_t layer) const { return input_blocks_[layer]; }
-  const std::vector<product::RowBlock>& batch_blocks() const { return is_full() ? full_blocks_ : tail_blocks_; }
-  const std::vector<product::RowBlock>& batch_blocks_f32() const { return is_full() ? full_blocks_f32_ : tail_blocks_f32_; }
+  const std::vector<product::RowBlock>& input_blocks(std::size_t layer) const {
+    return input_blocks_[layer];
+  }
+  const std::vector<product::RowBlock>& batch_blocks() const {
+    return is_full() ? full_blocks_ : tail_blocks_;
+  }
+  const std::vector<product::RowBlock>& batch_blocks_f32() const {
+    return is_full() ? full_blocks_f32_ : tail_blocks_f32_;
+  }
   const TrainingData& data() const { return data_; }
-  const std::uint32_t* batch_order() const { return order_.data() + step_in_epoch_ * options_.batch_size; }
+  const std::uint32_t* batch_order() const {
+    return order_.data() + step_in_epoch_ * options_.batch_size;
+  }
 
  private:
   bool next(std::span<const Plan>& plans) noexcept override;

@@ -17,8 +17,10 @@ using product::kPanel;
 
 namespace {
 
-constexpr std::size_t kPredictRows = 112;                // 8 tiles of 14: a panel of W is read once for all of them
-constexpr std::size_t kPredictBytes = std::size_t{2} << 20;  // of activations a thread holds at most, and one tile
+constexpr std::size_t kPredictRows =
+    112;  // 8 tiles of 14: a panel of W is read once for all of them
+constexpr std::size_t kPredictBytes = std::size_t{2}
+                                      << 20;  // of activations a thread holds at most, and one tile
 
 }  // namespace
 
@@ -30,19 +32,23 @@ std::size_t row_stride(std::size_t n, std::size_t element_size) {
 void pack_panels(float* panels, const float* rows, std::size_t n_in, std::size_t n_out) {
   for (std::size_t j = 0; j < n_out; j += kPanel)
     for (std::size_t k = 0; k < n_in; ++k)
-      std::copy_n(rows + k * n_out + j, std::min(kPanel, n_out - j), panels + j * n_in + k * kPanel);
+      std::copy_n(rows + k * n_out + j, std::min(kPanel, n_out - j),
+                  panels + j * n_in + k * kPanel);
 }
 
 void unpack_panels(float* rows, const float* panels, std::size_t n_in, std::size_t n_out) {
   for (std::size_t j = 0; j < n_out; j += kPanel)
     for (std::size_t k = 0; k < n_in; ++k)
-      std::copy_n(panels + j * n_in + k * kPanel, std::min(kPanel, n_out - j), rows + k * n_out + j);
+      std::copy_n(panels + j * n_in + k * kPanel, std::min(kPanel, n_out - j),
+                  rows + k * n_out + j);
 }
 
-Network::Network(std::vector<std::size_t> sizes, formulas::Activation activation, formulas::Loss loss, Compute compute)
+Network::Network(std::vector<std::size_t> sizes, formulas::Activation activation,
+                 formulas::Loss loss, Compute compute)
     : sizes_(std::move(sizes)), activation_(activation), loss_(loss), compute_(compute) {
   if (sizes_.size() < 2)
-    fail("a network needs at least 2 layer sizes (inputs and outputs), got " + std::to_string(sizes_.size()));
+    fail("a network needs at least 2 layer sizes (inputs and outputs), got " +
+         std::to_string(sizes_.size()));
   for (std::size_t i = 0; i < sizes_.size(); ++i)
     if (sizes_[i] == 0) fail("layer_sizes[" + std::to_string(i) + "] is 0, expected at least 1");
   std::size_t offset = 0;
@@ -76,25 +82,35 @@ void Network::initialize(std::uint64_t seed, Initializer scheme) {
     const double fan_out = static_cast<double>(layer.n_out);
     double scale = 0;  // bound of the uniform, or deviation of the normal
     switch (scheme) {
-      case Initializer::uniform: scale = 1 / std::sqrt(fan_in); break;
-      case Initializer::glorot_uniform: scale = std::sqrt(6 / (fan_in + fan_out)); break;
-      case Initializer::he_uniform: scale = std::sqrt(6 / fan_in); break;
-      case Initializer::he_normal: scale = std::sqrt(2 / fan_in); break;
-      case Initializer::zeros: break;
+      case Initializer::uniform:
+        scale = 1 / std::sqrt(fan_in);
+        break;
+      case Initializer::glorot_uniform:
+        scale = std::sqrt(6 / (fan_in + fan_out));
+        break;
+      case Initializer::he_uniform:
+        scale = std::sqrt(6 / fan_in);
+        break;
+      case Initializer::he_normal:
+        scale = std::sqrt(2 / fan_in);
+        break;
+      case Initializer::zeros:
+        break;
     }
     std::vector<float> values(layer.n_in * layer.n_out);
     const auto tensor = static_cast<std::uint32_t>(l);
     const random::Counter counter{random::Purpose::weights, tensor, 0, 0};
     if (scheme == Initializer::he_normal)
-      random::normal_matrix(values.data(), layer.n_in, layer.n_out, layer.n_out, seed, counter, static_cast<float>(scale));
+      random::normal_matrix(values.data(), layer.n_in, layer.n_out, layer.n_out, seed, counter,
+                            static_cast<float>(scale));
     else if (scheme != Initializer::zeros)
       random::uniform_matrix(values.data(), layer.n_in, layer.n_out, layer.n_out, seed, counter,
                              static_cast<float>(scale));
     set_weights(l, values.data());
     std::vector<float> biases(layer.n_out);
     if (scheme == Initializer::uniform)
-      random::uniform_matrix(biases.data(), 1, layer.n_out, layer.n_out, seed, {random::Purpose::biases, tensor, 0, 0},
-                             static_cast<float>(scale));
+      random::uniform_matrix(biases.data(), 1, layer.n_out, layer.n_out, seed,
+                             {random::Purpose::biases, tensor, 0, 0}, static_cast<float>(scale));
     set_biases(l, biases.data());
   }
 }
@@ -140,13 +156,15 @@ product::Parameters Network::panel_parameters(std::size_t layer, std::size_t pan
   return {.value = parameters_.data() + y.weights + at,
           .state1 = nullptr,
           .state2 = nullptr,
-          .shadow = shadow_.size() == 0 ? nullptr : shadow_.data() + y.shadow + panel * y.shadow_panel_size(),
+          .shadow = shadow_.size() == 0 ? nullptr
+                                        : shadow_.data() + y.shadow + panel * y.shadow_panel_size(),
           .shadow_rows = shadow_rows_.size() == 0 ? nullptr : shadow_rows(layer) + at};
 }
 
 const void* Network::forward_panel(std::size_t layer, std::size_t panel) const {
   const Layer& y = layers_[layer];
-  if (compute_ == Compute::bfloat16) return shadow_.data() + y.shadow + panel * y.shadow_panel_size();
+  if (compute_ == Compute::bfloat16)
+    return shadow_.data() + y.shadow + panel * y.shadow_panel_size();
   return parameters_.data() + y.weights + panel * y.panel_size();
 }
 
@@ -155,7 +173,8 @@ namespace {
 // Runs some rows through all layers, in one thread's memory.
 class Prediction {
  public:
-  Prediction(const Network& network, const InputView& x, float* out, bool logits, std::size_t n_rows)
+  Prediction(const Network& network, const InputView& x, float* out, bool logits,
+             std::size_t n_rows)
       : network_(network), x_(x), out_(out), logits_(logits), chunk_(n_rows) {
     element_ = network.compute() == Compute::bfloat16 ? 2 : 4;
     for (std::size_t i = 0; i + 1 < network.sizes().size(); ++i)
@@ -168,7 +187,9 @@ class Prediction {
   }
 
   std::size_t n_chunks() const { return divide_up(x_.rows, chunk_); }
-  std::size_t hidden_bytes() const { return round_up(checked_product(chunk_, widest_, element_), 64); }
+  std::size_t hidden_bytes() const {
+    return round_up(checked_product(chunk_, widest_, element_), 64);
+  }
   std::size_t scratch_bytes() const {
     return 2 * hidden_bytes() + network_.layers().back().n_panels * chunk_ * kPanel * sizeof(float);
   }
@@ -182,8 +203,11 @@ class Prediction {
     auto* logits = reinterpret_cast<float*>(static_cast<char*>(scratch) + 2 * hidden_bytes());
     const std::size_t n_layers = network_.layers().size();
     const std::size_t x_stride = row_stride(x_.columns, element_);
-    const product::GatherArgs gather{h[0], x_stride, x_.data, x_.row_stride, nullptr, first, x_.columns};
-    (x_.type == InputType::u8 ? k.gather_u8 : x_.type == InputType::f32 ? k.gather_f32 : k.gather_f64)(gather, 0, rows);
+    const product::GatherArgs gather{h[0],    x_stride, x_.data,   x_.row_stride,
+                                     nullptr, first,    x_.columns};
+    (x_.type == InputType::u8    ? k.gather_u8
+     : x_.type == InputType::f32 ? k.gather_f32
+                                 : k.gather_f64)(gather, 0, rows);
     for (std::size_t l = 0; l < n_layers; ++l) {
       const Layer& layer = network_.layers()[l];
       const bool last = l + 1 == n_layers;
@@ -202,7 +226,8 @@ class Prediction {
             .bias = network_.parameters() + layer.biases + p * kPanel,
             .scale = l == 0 ? x_.scale : 1.0f,
             .activation = last ? formulas::Activation::identity : network_.activation(),
-            .h = last ? static_cast<void*>(logits + p * chunk_ * kPanel) : h[(l + 1) % 2] + p * kPanel * element_,
+            .h = last ? static_cast<void*>(logits + p * chunk_ * kPanel)
+                      : h[(l + 1) % 2] + p * kPanel * element_,
             .h_stride = out_stride,
             .preactivation = nullptr,
             .preactivation_stride = 0};
@@ -233,10 +258,13 @@ class Prediction {
 
 void Network::predict(const InputView& x, float* out, bool logits, int n_threads) const {
   if (x.columns != sizes_[0])
-    fail("x has " + std::to_string(x.columns) + " columns, the network was made for " + std::to_string(sizes_[0]));
-  const int threads = threads_for(n_threads, 2.0 * static_cast<double>(x.rows) * static_cast<double>(n_params()));
+    fail("x has " + std::to_string(x.columns) + " columns, the network was made for " +
+         std::to_string(sizes_[0]));
+  const int threads =
+      threads_for(n_threads, 2.0 * static_cast<double>(x.rows) * static_cast<double>(n_params()));
   if (x.rows == 0) return;
-  const Prediction prediction(*this, x, out, logits, divide_up(x.rows, static_cast<std::size_t>(threads)));
+  const Prediction prediction(*this, x, out, logits,
+                              divide_up(x.rows, static_cast<std::size_t>(threads)));
   std::vector<Buffer<char>> memory;
   std::vector<void*> scratch;
   for (int t = 0; t < threads; ++t) {
@@ -245,7 +273,8 @@ void Network::predict(const InputView& x, float* out, bool logits, int n_threads
   }
   parallel_for(
       prediction.n_chunks(), threads,
-      [&](std::size_t chunk, const Worker& worker) { prediction.run(chunk, worker.scratch); }, scratch);
+      [&](std::size_t chunk, const Worker& worker) { prediction.run(chunk, worker.scratch); },
+      scratch);
 }
 
 }  // namespace bpfree

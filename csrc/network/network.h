@@ -44,7 +44,8 @@ struct Layer {
 class Network {
  public:
   // sizes: n_features, hidden layers, n_outputs; each at least 1. Throws Error.
-  Network(std::vector<std::size_t> sizes, formulas::Activation activation, formulas::Loss loss, Compute compute);
+  Network(std::vector<std::size_t> sizes, formulas::Activation activation, formulas::Loss loss,
+          Compute compute);
 
   const std::vector<std::size_t>& sizes() const { return sizes_; }
   const std::vector<Layer>& layers() const { return layers_; }
@@ -70,7 +71,8 @@ class Network {
   // Packed access for the methods.
   float* parameters() const { return parameters_.data(); }
   std::uint32_t* shadow() const { return shadow_.data(); }
-  const void* forward_panel(std::size_t layer, std::size_t panel) const;  // of W, in the compute type
+  const void* forward_panel(std::size_t layer,
+                            std::size_t panel) const;  // of W, in the compute type
   const product::DtypeKernels& kernels() const;
   // Methods that walk W backwards in bf16 need its rows too; made once, then kept by the update.
   void keep_shadow_rows();

@@ -15,8 +15,8 @@ void OptimizerState::attach(product::Parameters& parameters, std::size_t offset)
   parameters.state2 = n_slots_ > 1 ? slots_[1].data() + offset : nullptr;
 }
 
-formulas::Step step_constants(const OptimizerOptions& options, double learning_rate, std::uint64_t t, double n_samples,
-                              bool is_bias) {
+formulas::Step step_constants(const OptimizerOptions& options, double learning_rate,
+                              std::uint64_t t, double n_samples, bool is_bias) {
   double rate = learning_rate;
   if (options.solver == formulas::Solver::adam) {
     const double time = static_cast<double>(t);
@@ -32,7 +32,9 @@ formulas::Step step_constants(const OptimizerOptions& options, double learning_r
           .epsilon = options.epsilon,
           .gradient_scale = static_cast<float>(inverse),
           .l2 = is_bias ? 0.0f : static_cast<float>(static_cast<double>(options.alpha) * inverse),
-          .keep = is_bias ? 1.0f : static_cast<float>(1 - learning_rate * static_cast<double>(options.weight_decay))};
+          .keep = is_bias ? 1.0f
+                          : static_cast<float>(1 - learning_rate *
+                                                       static_cast<double>(options.weight_decay))};
 }
 
 }  // namespace bpfree

@@ -39,7 +39,7 @@ class OptimizerState {
 };
 
 // The constants of step t (from 1) with n samples' weight in the batch. Biases: no penalty and no decay.
-formulas::Step step_constants(const OptimizerOptions& options, double learning_rate, std::uint64_t t, double n_samples,
-                              bool is_bias);
+formulas::Step step_constants(const OptimizerOptions& options, double learning_rate,
+                              std::uint64_t t, double n_samples, bool is_bias);
 
 }  // namespace bpfree

@@ -14,16 +14,24 @@ template <class Isa, class F>
 [[gnu::always_inline]] inline void with_activation(formulas::Activation a, const F& f) {
   using formulas::Activation;
   switch (a) {
-    case Activation::identity: return f.template operator()<Activation::identity>();
-    case Activation::relu: return f.template operator()<Activation::relu>();
-    case Activation::leaky_relu: return f.template operator()<Activation::leaky_relu>();
-    case Activation::tanh: return f.template operator()<Activation::tanh>();
-    case Activation::logistic: return f.template operator()<Activation::logistic>();
-    case Activation::gelu: return f.template operator()<Activation::gelu>();
+    case Activation::identity:
+      return f.template operator()<Activation::identity>();
+    case Activation::relu:
+      return f.template operator()<Activation::relu>();
+    case Activation::leaky_relu:
+      return f.template operator()<Activation::leaky_relu>();
+    case Activation::tanh:
+      return f.template operator()<Activation::tanh>();
+    case Activation::logistic:
+      return f.template operator()<Activation::logistic>();
+    case Activation::gelu:
+      return f.template operator()<Activation::gelu>();
   }
 }
 
-static constexpr bool is_cheap(formulas::Activation a) { return a <= formulas::Activation::leaky_relu; }
+static constexpr bool is_cheap(formulas::Activation a) {
+  return a <= formulas::Activation::leaky_relu;
+}
 
 // Memory element of an array that is float32 or bf16: Isa is there to make the symbols its own.
 template <class Isa, bool kBf16>
@@ -140,15 +148,16 @@ struct ForwardEpilogue {
   [[gnu::always_inline]] void with_cheap_activation(const F& f) const {
     using formulas::Activation;
     if (args.activation == Activation::relu) return f.template operator()<Activation::relu>();
-    if (args.activation == Activation::leaky_relu) return f.template operator()<Activation::leaky_relu>();
+    if (args.activation == Activation::leaky_relu)
+      return f.template operator()<Activation::leaky_relu>();
     return f.template operator()<Activation::identity>();
   }
 };
 
 // Writes rows of delta as the weight product's vector operand: float rows, or bf16 pairs of rows.
 template <class M, std::size_t R, std::size_t NV>
-[[gnu::always_inline]] inline void store_delta(void* panel, const typename M::Sum (&c)[R][NV], std::size_t row,
-                                               std::size_t column) {
+[[gnu::always_inline]] inline void store_delta(void* panel, const typename M::Sum (&c)[R][NV],
+                                               std::size_t row, std::size_t column) {
   using V = typename M::Sum;
   if constexpr (M::kPerWord == 1) {
     float* p = static_cast<float*>(panel) + row * M::kWidth + column;
@@ -178,19 +187,23 @@ struct ProjectEpilogue {
   [[gnu::always_inline]] void operator()(V (&c)[R][NV], std::size_t row, std::size_t column) const {
     using formulas::Activation;
     if (args.activation == Activation::relu && IsFull<M, R, NV>::value) {
-      const typename H::Type* h = static_cast<const typename H::Type*>(args.h) + row * args.h_stride + column;
+      const typename H::Type* h =
+          static_cast<const typename H::Type*>(args.h) + row * args.h_stride + column;
 #pragma GCC unroll 16
       for (std::size_t i = 0; i < R; ++i)
 #pragma GCC unroll 2
         for (std::size_t v = 0; v < NV; ++v)
-          c[i][v] = formulas::times_derivative<Activation::relu>(c[i][v], H::load(h + i * args.h_stride + v * V::N));
+          c[i][v] = formulas::times_derivative<Activation::relu>(
+              c[i][v], H::load(h + i * args.h_stride + v * V::N));
     } else if (args.activation != Activation::identity) {
       TileBuffer<V, R, NV> tile(c);
       with_activation<Isa>(args.activation, [&]<Activation kActivation>() {
         for (std::size_t i = 0; i < R; ++i)
           for (std::size_t v = 0; v < NV; ++v) {
             float* p = &tile.rows[i][v * V::N];
-            formulas::times_derivative<kActivation>(V::load(p), output<kActivation>(row + i, column + v * V::N)).store(p);
+            formulas::times_derivative<kActivation>(V::load(p),
+                                                    output<kActivation>(row + i, column + v * V::N))
+                .store(p);
           }
       });
 #pragma GCC unroll 16
@@ -234,7 +247,8 @@ struct BackwardEpilogue {
         for (std::size_t i = 0; i < R; ++i)
           for (std::size_t v = 0; v < NV; ++v) {
             float* p = &tile.rows[i][v * V::N];
-            formulas::times_derivative<kActivation>(V::load(p), samples_of<kActivation>(row + i, column + v * V::N))
+            formulas::times_derivative<kActivation>(
+                V::load(p), samples_of<kActivation>(row + i, column + v * V::N))
                 .store(p);
           }
       });
@@ -282,8 +296,10 @@ struct UpdateEpilogue {
   [[gnu::always_inline]] void prefetch(std::size_t row, std::size_t column) const {
     const std::size_t at = (row + 2 * R) * kPanel + column;
     prefetch_rows<R>(args.parameters[0].value + at);
-    if constexpr (kSolver != formulas::Solver::sgd) prefetch_rows<R>(args.parameters[0].state1 + at);
-    if constexpr (kSolver == formulas::Solver::adam) prefetch_rows<R>(args.parameters[0].state2 + at);
+    if constexpr (kSolver != formulas::Solver::sgd)
+      prefetch_rows<R>(args.parameters[0].state1 + at);
+    if constexpr (kSolver == formulas::Solver::adam)
+      prefetch_rows<R>(args.parameters[0].state2 + at);
   }
 
   template <std::size_t R, std::size_t NV>
@@ -315,8 +331,10 @@ struct UpdateEpilogue {
   }
 
   // Two rows of one vector, which share a word of the bf16 shadow.
-  [[gnu::always_inline]] static void step_pair(const Parameters& p, std::size_t row, std::size_t column, V even_sum,
-                                               V odd_sum, bool has_odd, const formulas::StepConstants<V>& constants) {
+  [[gnu::always_inline]] static void step_pair(const Parameters& p, std::size_t row,
+                                               std::size_t column, V even_sum, V odd_sum,
+                                               bool has_odd,
+                                               const formulas::StepConstants<V>& constants) {
     const std::size_t at = row * kPanel + column;
     const V even = step(p, at, even_sum, constants);
     const V odd = has_odd ? step(p, at + kPanel, odd_sum, constants) : V::zero();
@@ -342,7 +360,8 @@ struct UpdateEpilogue {
     constexpr bool kState2 = kSolver == formulas::Solver::adam;
     V state1 = kState1 ? V::load(p.state1 + at) : V::zero();
     V state2 = kState2 ? V::load(p.state2 + at) : V::zero();
-    const V updated = formulas::update<kSolver>(V::load(p.value + at), sum, state1, state2, constants);
+    const V updated =
+        formulas::update<kSolver>(V::load(p.value + at), sum, state1, state2, constants);
     updated.store(p.value + at);
     if constexpr (kState1) state1.store(p.state1 + at);
     if constexpr (kState2) state2.store(p.state2 + at);

@@ -17,7 +17,7 @@
 
 namespace bpfree::product {
 
-inline constexpr std::size_t kPanel = 32;    // columns of a float32 or bf16 panel
+inline constexpr std::size_t kPanel = 32;  // columns of a float32 or bf16 panel
 inline constexpr std::size_t kPanelF64 = 16;
 
 struct RowBlock {
@@ -68,8 +68,9 @@ struct PackPanelArgs {
 
 // out = rows x panel, plain.
 struct StoreArgs {
-  RowsOperand a;      // rows walk
-  const void* packed; // columns walk when not null (then `a` is unused): blocks as PackColumnsArgs makes them
+  RowsOperand a;  // rows walk
+  const void*
+      packed;  // columns walk when not null (then `a` is unused): blocks as PackColumnsArgs makes them
   const void* panel;
   std::size_t depth;  // in words
   const RowBlock* blocks;
@@ -85,7 +86,7 @@ struct ForwardArgs {
   RowsOperand x;
   const void* panel;
   const void* next_panel;  // brought into L2 meanwhile; null: nothing
-  std::size_t depth;  // in words
+  std::size_t depth;       // in words
   const RowBlock* blocks;
   std::size_t n_blocks;
   std::size_t n_columns;  // valid columns of the panel, 1..32
@@ -101,13 +102,15 @@ struct ForwardArgs {
 // delta = (signal F) * f'(a) for one panel, written as the weight product's vector operand, with its column sums.
 struct ProjectArgs {
   RowsOperand signal;  // float rows: e, or whatever the rule projects
-  const float* feedback;  // panel [depth][32]; null: signal is one chunk of this very panel (output layer)
+  const float*
+      feedback;  // panel [depth][32]; null: signal is one chunk of this very panel (output layer)
   std::size_t depth;
   const RowBlock* blocks;
   std::size_t n_blocks;
   std::size_t n_columns;
   formulas::Activation activation;
-  const void* h;  // of the panel's first column, float or bf16; null when the activation is identity
+  const void*
+      h;  // of the panel's first column, float or bf16; null when the activation is identity
   std::size_t h_stride;
   const float* preactivation;
   std::size_t preactivation_stride;
@@ -126,9 +129,9 @@ struct TransposeArgs {
 
 // delta^T of a lower layer: (W delta^T) * f'(a)^T for some row blocks and one batch panel of 32.
 struct BackwardArgs {
-  RowsOperand weights;    // panels read as rows
-  const void* panel;      // delta^T of the upper layer for this batch panel, [depth][32]
-  std::size_t depth;      // in words
+  RowsOperand weights;     // panels read as rows
+  const void* panel;       // delta^T of the upper layer for this batch panel, [depth][32]
+  std::size_t depth;       // in words
   const RowBlock* blocks;  // rows are units of the lower layer
   std::size_t n_blocks;
   formulas::Activation activation;
@@ -143,10 +146,11 @@ struct BackwardArgs {
 // One parameter array as the update sees it: a panel [n_in][32] and what belongs to it.
 struct Parameters {
   float* value = nullptr;
-  float* state1 = nullptr;               // velocity, or first moment; null where the solver has none
-  float* state2 = nullptr;               // second moment
-  std::uint32_t* shadow = nullptr;       // bf16 pairs along n_in, or null
-  std::uint16_t* shadow_rows = nullptr;  // bf16 [n_in][32], for methods that walk W backwards; null otherwise
+  float* state1 = nullptr;          // velocity, or first moment; null where the solver has none
+  float* state2 = nullptr;          // second moment
+  std::uint32_t* shadow = nullptr;  // bf16 pairs along n_in, or null
+  std::uint16_t* shadow_rows =
+      nullptr;  // bf16 [n_in][32], for methods that walk W backwards; null otherwise
 };
 
 // W <- step(W, x^T delta) for one panel and some row blocks.
@@ -183,11 +187,12 @@ struct LossArgs {
   std::size_t row_begin;
   std::size_t row_end;
   float* row_loss;
-  float* error_t;              // e^T as [batch / 32][n_outputs][32], or null
-  std::size_t error_t_stride;  // floats between batch panels
+  float* error_t;                // e^T as [batch / 32][n_outputs][32], or null
+  std::size_t error_t_stride;    // floats between batch panels
   std::uint32_t* error_pairs_t;  // the same in bf16 pairs, or null
   bool sign_of_error_t;          // e^T holds sign(e)
-  float* signal;               // what the feedback rule projects when it is not e: sign(e); panels as logits, or null
+  float*
+      signal;  // what the feedback rule projects when it is not e: sign(e); panels as logits, or null
 };
 
 // Turns logits into what predict() returns.
@@ -210,8 +215,8 @@ struct DtypeKernels {
   void (*pack_columns)(const PackColumnsArgs&);
   void (*pack_panel)(const PackPanelArgs&);
   void (*store)(const StoreArgs&);
-  void (*forward)(const ForwardArgs&);         // h in the compute type
-  void (*forward_f32)(const ForwardArgs&);     // h in float32 (output layer)
+  void (*forward)(const ForwardArgs&);      // h in the compute type
+  void (*forward_f32)(const ForwardArgs&);  // h in float32 (output layer)
   void (*project)(const ProjectArgs&);
   void (*transpose)(const TransposeArgs&);
   void (*backward)(const BackwardArgs&);
@@ -235,7 +240,8 @@ struct Kernels {
   // Writes the bf16 shadows of a panel [n_in][32] that was set from outside.
   void (*make_shadows)(const Parameters&, std::size_t n_in);
   // sign(W) * magnitude for the sign-symmetric rules: a panel's rows, magnitude null: the constant `scale`.
-  void (*sign_of)(float* dst, const float* weights, const float* magnitude, float scale, std::size_t n);
+  void (*sign_of)(float* dst, const float* weights, const float* magnitude, float scale,
+                  std::size_t n);
   void (*to_bf16)(std::uint16_t* dst, const float* src, std::size_t n);
   void (*from_bf16)(float* dst, const std::uint16_t* src, std::size_t n);
   // A register-only loop of `rounds` full tiles: what the machine can do at most. Returns the flops done.

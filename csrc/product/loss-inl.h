@@ -18,7 +18,8 @@ struct OutputRows {
       const float weight = args.weights != nullptr ? args.weights[sample] : 1.0f;
       float* row = args.logits + i * kPanel;
       if (args.loss == formulas::Loss::softmax_cross_entropy)
-        args.row_loss[i] = weight * softmax_row(args, row, static_cast<std::size_t>(args.labels[sample]));
+        args.row_loss[i] =
+            weight * softmax_row(args, row, static_cast<std::size_t>(args.labels[sample]));
       else
         args.row_loss[i] = weight * target_row(args, row, args.targets + sample * args.n_outputs);
       finish_row(args, row, i, weight);
@@ -35,21 +36,23 @@ struct OutputRows {
         high = V::set(row_max(row, args.panel_stride, args.n_outputs));
         inverse = V::set(1.0f / exp_sum(row, args.panel_stride, args.n_outputs, high));
       }
-      for_row(args.panel_stride, args.n_outputs, [&](std::size_t at, std::size_t column, std::size_t n) {
-        V value = V::load(row + at);
-        if (softmax)
-          value = simd::exp(value - high) * inverse;
-        else if (args.loss == formulas::Loss::binary_cross_entropy && !args.logits_only)
-          value = simd::sigmoid(value);
-        value.store_partial(out + column, n);
-      });
+      for_row(args.panel_stride, args.n_outputs,
+              [&](std::size_t at, std::size_t column, std::size_t n) {
+                V value = V::load(row + at);
+                if (softmax)
+                  value = simd::exp(value - high) * inverse;
+                else if (args.loss == formulas::Loss::binary_cross_entropy && !args.logits_only)
+                  value = simd::sigmoid(value);
+                value.store_partial(out + column, n);
+              });
     }
   }
 
  private:
   // f(offset within the panels, column, valid lanes) along a row.
   template <class F>
-  [[gnu::always_inline]] static void for_row(std::size_t panel_stride, std::size_t n_outputs, const F& f) {
+  [[gnu::always_inline]] static void for_row(std::size_t panel_stride, std::size_t n_outputs,
+                                             const F& f) {
     for (std::size_t column = 0; column < n_outputs; column += V::N) {
       const std::size_t left = n_outputs - column;
       f(column / kPanel * panel_stride + column % kPanel, column, left < V::N ? left : V::N);
@@ -98,23 +101,25 @@ struct OutputRows {
   static float target_row(const LossArgs& args, float* row, const float* target) {
     V sum = V::zero();
     const bool binary = args.loss == formulas::Loss::binary_cross_entropy;
-    for_row(args.panel_stride, args.n_outputs, [&](std::size_t at, std::size_t column, std::size_t n) {
-      const V a = V::load_partial(row + at, n);
-      const V y = V::load_partial(target + column, n);
-      V loss = V::zero(), e = V::zero();
-      if (binary) {
-        // max(a, 0) - a y + log(1 + exp(-|a|))
-        loss = V::max(a, V::zero()) - a * y + simd::log(V::set(1.0f) + simd::exp(V::zero() - V::abs(a)));
-        e = simd::sigmoid(a) - y;
-      } else {
-        e = a - y;
-        loss = V::set(0.5f) * e * e;
-      }
-      alignas(64) float values[V::N] = {};
-      loss.store_partial(values, n);
-      sum = sum + V::load(values);
-      e.store_partial(row + at, n);
-    });
+    for_row(args.panel_stride, args.n_outputs,
+            [&](std::size_t at, std::size_t column, std::size_t n) {
+              const V a = V::load_partial(row + at, n);
+              const V y = V::load_partial(target + column, n);
+              V loss = V::zero(), e = V::zero();
+              if (binary) {
+                // max(a, 0) - a y + log(1 + exp(-|a|))
+                loss = V::max(a, V::zero()) - a * y +
+                       simd::log(V::set(1.0f) + simd::exp(V::zero() - V::abs(a)));
+                e = simd::sigmoid(a) - y;
+              } else {
+                e = a - y;
+                loss = V::set(0.5f) * e * e;
+              }
+              alignas(64) float values[V::N] = {};
+              loss.store_partial(values, n);
+              sum = sum + V::load(values);
+              e.store_partial(row + at, n);
+            });
     return sum.reduce_add();
   }
 
@@ -128,7 +133,8 @@ struct OutputRows {
       }
       if (args.signal != nullptr) {
         const V one = V::set(weight);  // a sample of weight 2 counts as two
-        const V sign = V::select(e > V::zero(), one, V::select(e < V::zero(), V::zero() - one, V::zero()));
+        const V sign =
+            V::select(e > V::zero(), one, V::select(e < V::zero(), V::zero() - one, V::zero()));
         sign.store_partial(args.signal + i * kPanel + at, n);
       }
     });

@@ -29,7 +29,9 @@ struct F32 {
   static constexpr std::size_t kWidth = kPanel;
   static constexpr std::size_t kRows = F32Rows<Isa>::value;
   static constexpr std::size_t kPerWord = 1;
-  [[gnu::always_inline]] static Sum step(Sum sum, Operand a, Operand b) { return Sum::mul_add(a, b, sum); }
+  [[gnu::always_inline]] static Sum step(Sum sum, Operand a, Operand b) {
+    return Sum::mul_add(a, b, sum);
+  }
 };
 
 template <class Isa>
@@ -41,7 +43,9 @@ struct F64 {
   static constexpr std::size_t kWidth = kPanelF64;
   static constexpr std::size_t kRows = F32Rows<Isa>::value;
   static constexpr std::size_t kPerWord = 1;
-  [[gnu::always_inline]] static Sum step(Sum sum, Operand a, Operand b) { return Sum::mul_add(a, b, sum); }
+  [[gnu::always_inline]] static Sum step(Sum sum, Operand a, Operand b) {
+    return Sum::mul_add(a, b, sum);
+  }
 };
 
 template <class Isa>
@@ -53,7 +57,9 @@ struct Bf16 {
   static constexpr std::size_t kWidth = kPanel;
   static constexpr std::size_t kRows = Bf16Rows<Isa>::value;
   static constexpr std::size_t kPerWord = 2;
-  [[gnu::always_inline]] static Sum step(Sum sum, Operand a, Operand b) { return Sum::dot_pair(sum, a, b); }
+  [[gnu::always_inline]] static Sum step(Sum sum, Operand a, Operand b) {
+    return Sum::dot_pair(sum, a, b);
+  }
 };
 
 enum class Walk { rows, columns };
@@ -73,11 +79,12 @@ struct Tile {
   // Broadcast operand read row by row. Three rows share a pointer: x86 addresses base, base + s and base + 2 s.
   // `ahead` walks `ahead_step` bytes a depth step over what the next tiles will read, to have it in L2 by then.
   [[gnu::always_inline]] inline void multiply_rows(const RowsOperand& a, std::size_t row,
-                                                   const typename M::Word* b, std::size_t depth, const char* ahead,
-                                                   std::size_t ahead_step) {
+                                                   const typename M::Word* b, std::size_t depth,
+                                                   const char* ahead, std::size_t ahead_step) {
     using Operand = typename M::Operand;
     const std::size_t s = a.stride;
-    const typename M::Word* chunk_start = static_cast<const typename M::Word*>(a.data) + (row - a.first_row) * s;
+    const typename M::Word* chunk_start =
+        static_cast<const typename M::Word*>(a.data) + (row - a.first_row) * s;
     for (std::size_t k0 = 0; k0 < depth; k0 += a.chunk, chunk_start += a.chunk_stride) {
       const std::size_t n = depth - k0 < a.chunk ? depth - k0 : a.chunk;
       const typename M::Word* p[(R + 2) / 3];
@@ -101,7 +108,8 @@ struct Tile {
   }
 
   // Broadcast operand packed [depth][R].
-  [[gnu::always_inline]] inline void multiply_columns(const typename M::Word* a, const typename M::Word* b,
+  [[gnu::always_inline]] inline void multiply_columns(const typename M::Word* a,
+                                                      const typename M::Word* b,
                                                       std::size_t depth) {
     using Operand = typename M::Operand;
     for (std::size_t k = 0; k < depth; ++k) {
@@ -123,22 +131,26 @@ struct Tile {
 // One operand pair as the loop over tiles sees it.
 template <class M>
 struct Operands {
-  RowsOperand rows;                  // Walk::rows
-  const typename M::Word* columns;   // Walk::columns, packed blocks
+  RowsOperand rows;                 // Walk::rows
+  const typename M::Word* columns;  // Walk::columns, packed blocks
   const typename M::Word* panel;
   std::size_t depth;
-  const char* next = nullptr;  // Walk::rows: what to bring into L2 meanwhile, `next_bytes` of it spread over `n_rows` rows
+  const char* next =
+      nullptr;  // Walk::rows: what to bring into L2 meanwhile, `next_bytes` of it spread over `n_rows` rows
   std::size_t next_bytes = 0;
   std::size_t n_rows = 1;
 };
 
 template <class M, Walk W, std::size_t R, std::size_t NV, class Epilogue>
-[[gnu::noinline]] void run_tile(const Operands<M>& o, std::size_t row, std::size_t column, const Epilogue& epilogue) {
+[[gnu::noinline]] void run_tile(const Operands<M>& o, std::size_t row, std::size_t column,
+                                const Epilogue& epilogue) {
   Tile<M, R, NV> tile;
   tile.zero();
-  if constexpr (requires { epilogue.template prefetch<R>(row, column); }) epilogue.template prefetch<R>(row, column);
+  if constexpr (requires { epilogue.template prefetch<R>(row, column); })
+    epilogue.template prefetch<R>(row, column);
   if constexpr (W == Walk::rows)
-    tile.multiply_rows(o.rows, row, o.panel + column, o.depth, o.next + o.next_bytes / o.n_rows * (row - o.rows.first_row),
+    tile.multiply_rows(o.rows, row, o.panel + column, o.depth,
+                       o.next + o.next_bytes / o.n_rows * (row - o.rows.first_row),
                        o.next_bytes / o.n_rows * R / (o.depth + 1));
   else
     tile.multiply_columns(o.columns + row * o.depth, o.panel + column, o.depth);
@@ -146,8 +158,8 @@ template <class M, Walk W, std::size_t R, std::size_t NV, class Epilogue>
 }
 
 template <class M, Walk W, std::size_t NV, class Epilogue>
-[[gnu::always_inline]] inline void run_block(const Operands<M>& o, RowBlock block, std::size_t column,
-                                             const Epilogue& epilogue) {
+[[gnu::always_inline]] inline void run_block(const Operands<M>& o, RowBlock block,
+                                             std::size_t column, const Epilogue& epilogue) {
   if (block.height == M::kRows) return run_tile<M, W, M::kRows, NV>(o, block.row, column, epilogue);
   if constexpr (M::kRows > 8)
     if (block.height == 8) return run_tile<M, W, 8, NV>(o, block.row, column, epilogue);
@@ -158,8 +170,9 @@ template <class M, Walk W, std::size_t NV, class Epilogue>
 
 // All tiles of some row blocks and one panel. Only the vectors that hold valid columns are computed.
 template <class M, Walk W, class Epilogue>
-[[gnu::always_inline]] inline void run_panel(const Operands<M>& o, const RowBlock* blocks, std::size_t n_blocks,
-                                             std::size_t n_columns, const Epilogue& epilogue) {
+[[gnu::always_inline]] inline void run_panel(const Operands<M>& o, const RowBlock* blocks,
+                                             std::size_t n_blocks, std::size_t n_columns,
+                                             const Epilogue& epilogue) {
   constexpr std::size_t kLanes = M::Sum::N;
   std::size_t column = 0;
   for (; column + kLanes < n_columns; column += 2 * kLanes)

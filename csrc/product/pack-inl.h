@@ -15,7 +15,8 @@ struct Gather {
 
   static void run(const GatherArgs& args, std::size_t row_begin, std::size_t row_end) {
     for (std::size_t i = row_begin; i < row_end; ++i) {
-      const std::size_t from = args.order != nullptr ? args.order[args.first_row + i] : args.first_row + i;
+      const std::size_t from =
+          args.order != nullptr ? args.order[args.first_row + i] : args.first_row + i;
       const Src* src = static_cast<const Src*>(args.src) + from * args.src_stride;
       Dst* dst = static_cast<Dst*>(args.dst) + i * args.dst_stride;
       std::size_t j = 0;
@@ -26,8 +27,10 @@ struct Gather {
       }
       if (j < args.n_features) {
         alignas(64) float values[V::N] = {};
-        for (std::size_t l = 0; j + l < args.n_features; ++l) values[l] = static_cast<float>(src[j + l]);
-        Element<Isa, kBf16>::store(dst + j, V::load(values));  // the stride leaves room for a whole vector
+        for (std::size_t l = 0; j + l < args.n_features; ++l)
+          values[l] = static_cast<float>(src[j + l]);
+        Element<Isa, kBf16>::store(dst + j,
+                                   V::load(values));  // the stride leaves room for a whole vector
       }
     }
   }
@@ -48,7 +51,8 @@ struct PackColumns {
   }
 
  private:
-  [[gnu::always_inline]] static void pack_row(Word* dst, const PackColumnsArgs& args, RowBlock block, std::size_t k) {
+  [[gnu::always_inline]] static void pack_row(Word* dst, const PackColumnsArgs& args,
+                                              RowBlock block, std::size_t k) {
     if constexpr (M::kPerWord == 1) {
       using V = typename M::Sum;
       const Word* src = static_cast<const Word*>(args.src) + k * args.src_stride + block.row;
@@ -59,12 +63,14 @@ struct PackColumns {
     } else {
       using F = Vec<Isa, float>;
       using U = Vec<Isa, std::uint32_t>;
-      const std::uint16_t* low = static_cast<const std::uint16_t*>(args.src) + 2 * k * args.src_stride + block.row;
+      const std::uint16_t* low =
+          static_cast<const std::uint16_t*>(args.src) + 2 * k * args.src_stride + block.row;
       const bool has_high = 2 * k + 1 < args.depth;
       for (std::size_t i = 0; i < block.height; i += F::N) {
         const std::size_t n = block.height - i < F::N ? block.height - i : F::N;
         const U even = F::load_bf16_partial(low + i, n).bits() >> 16;
-        const U odd = has_high ? F::load_bf16_partial(low + args.src_stride + i, n).bits() : U::zero();
+        const U odd =
+            has_high ? F::load_bf16_partial(low + args.src_stride + i, n).bits() : U::zero();
         (even | odd).store_partial(dst + i, n);
       }
     }
@@ -99,7 +105,9 @@ struct PackPanel {
                 j < args.n_columns ? src[k * args.depth_stride + j * args.column_stride] : Word{0};
     } else {
       const auto at = [&](std::size_t k, std::size_t j) -> Word {
-        return k < args.depth && j < args.n_columns ? src[k * args.depth_stride + j * args.column_stride] : 0;
+        return k < args.depth && j < args.n_columns
+                   ? src[k * args.depth_stride + j * args.column_stride]
+                   : 0;
       };
       if (args.column_stride == 1) {
         for (std::size_t k = 0; k < depth; ++k)

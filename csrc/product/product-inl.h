@@ -32,7 +32,8 @@ struct Products {
       o.next_bytes = args.depth * M::kWidth * sizeof(typename M::Word);
       o.n_rows = last.row + last.height;
     }
-    run_panel<M, Walk::rows>(o, args.blocks, args.n_blocks, args.n_columns, ForwardEpilogue<Isa, M, kOutBf16>{args});
+    run_panel<M, Walk::rows>(o, args.blocks, args.n_blocks, args.n_columns,
+                             ForwardEpilogue<Isa, M, kOutBf16>{args});
   }
 
   // e and feedback are float32 in every compute type: the product is small, and its result is what gets rounded.
@@ -49,7 +50,8 @@ struct Products {
     for (std::size_t j = 0; j < kPanel; j += V::N) {
       V sum = V::zero();
       for (std::size_t b = 0; b < args.batch; b += 2) {
-        V c[2][1] = {{column(args, b, j)}, {b + 1 < args.batch ? column(args, b + 1, j) : V::zero()}};
+        V c[2][1] = {{column(args, b, j)},
+                     {b + 1 < args.batch ? column(args, b + 1, j) : V::zero()}};
         sum = sum + c[0][0] + c[1][0];
         if (kBf16 || b + 1 < args.batch) {
           store_delta<M>(args.delta, c, b, j);
@@ -63,26 +65,34 @@ struct Products {
   }
 
   static void backward(const BackwardArgs& args) {
-    const Operands<M> o{args.weights, nullptr, static_cast<const typename M::Word*>(args.panel), args.depth};
+    const Operands<M> o{args.weights, nullptr, static_cast<const typename M::Word*>(args.panel),
+                        args.depth};
     run_panel<M, Walk::rows>(o, args.blocks, args.n_blocks, kPanel, BackwardEpilogue<Isa, M>{args});
   }
 
   static void update(const UpdateArgs& args) {
     using formulas::Solver;
     switch (args.step.solver) {
-      case Solver::sgd: return update_with<Solver::sgd>(args);
-      case Solver::momentum: return update_with<Solver::momentum>(args);
-      case Solver::nesterov: return update_with<Solver::nesterov>(args);
-      case Solver::adam: return update_with<Solver::adam>(args);
-      case Solver::rmsprop: return update_with<Solver::rmsprop>(args);
+      case Solver::sgd:
+        return update_with<Solver::sgd>(args);
+      case Solver::momentum:
+        return update_with<Solver::momentum>(args);
+      case Solver::nesterov:
+        return update_with<Solver::nesterov>(args);
+      case Solver::adam:
+        return update_with<Solver::adam>(args);
+      case Solver::rmsprop:
+        return update_with<Solver::rmsprop>(args);
     }
   }
 
  private:
   template <formulas::Solver kSolver>
   static void update_with(const UpdateArgs& args) {
-    const Operands<M> o{{}, static_cast<const typename M::Word*>(args.x_packed),
-                        static_cast<const typename M::Word*>(args.delta), args.depth};
+    const Operands<M> o{{},
+                        static_cast<const typename M::Word*>(args.x_packed),
+                        static_cast<const typename M::Word*>(args.delta),
+                        args.depth};
     run_panel<M, Walk::columns>(o, args.blocks, args.n_blocks, args.n_columns,
                                 UpdateEpilogue<Isa, M, kSolver>{args});
   }
@@ -119,11 +129,16 @@ struct Elementwise {
   static void vector_update(const VectorUpdateArgs& args) {
     using formulas::Solver;
     switch (args.step.solver) {
-      case Solver::sgd: return update_with<Solver::sgd>(args);
-      case Solver::momentum: return update_with<Solver::momentum>(args);
-      case Solver::nesterov: return update_with<Solver::nesterov>(args);
-      case Solver::adam: return update_with<Solver::adam>(args);
-      case Solver::rmsprop: return update_with<Solver::rmsprop>(args);
+      case Solver::sgd:
+        return update_with<Solver::sgd>(args);
+      case Solver::momentum:
+        return update_with<Solver::momentum>(args);
+      case Solver::nesterov:
+        return update_with<Solver::nesterov>(args);
+      case Solver::adam:
+        return update_with<Solver::adam>(args);
+      case Solver::rmsprop:
+        return update_with<Solver::rmsprop>(args);
     }
   }
 
@@ -139,13 +154,16 @@ struct Elementwise {
       }
   }
 
-  static void sign_of(float* dst, const float* weights, const float* magnitude, float scale, std::size_t n) {
+  static void sign_of(float* dst, const float* weights, const float* magnitude, float scale,
+                      std::size_t n) {
     const V zero = V::zero();
     for (std::size_t i = 0; i < n; i += V::N) {
       const std::size_t left = n - i < V::N ? n - i : V::N;
       const V w = V::load_partial(weights + i, left);
-      const V size = magnitude != nullptr ? V::abs(V::load_partial(magnitude + i, left)) : V::set(scale);
-      V::select(w > zero, size, V::select(w < zero, zero - size, zero)).store_partial(dst + i, left);
+      const V size =
+          magnitude != nullptr ? V::abs(V::load_partial(magnitude + i, left)) : V::set(scale);
+      V::select(w > zero, size, V::select(w < zero, zero - size, zero))
+          .store_partial(dst + i, left);
     }
   }
 
@@ -185,7 +203,8 @@ struct Elementwise {
       }
     }
 #pragma GCC unroll 16
-    for (std::size_t i = 0; i < M::kRows; ++i) seeds[i] = (tile.c[i][0] + tile.c[i][1]).reduce_add();
+    for (std::size_t i = 0; i < M::kRows; ++i)
+      seeds[i] = (tile.c[i][0] + tile.c[i][1]).reduce_add();
     return 2.0 * M::kPerWord * M::kRows * 2 * M::Sum::N * kDepth * static_cast<double>(rounds);
   }
 
@@ -200,8 +219,8 @@ struct Elementwise {
       const std::size_t n = args.n - i < V::N ? args.n - i : V::N;
       V state1 = kState1 ? V::load_partial(p.state1 + i, n) : V::zero();
       V state2 = kState2 ? V::load_partial(p.state2 + i, n) : V::zero();
-      formulas::update<kSolver>(V::load_partial(p.value + i, n), V::load_partial(args.gradient + i, n), state1, state2,
-                                constants)
+      formulas::update<kSolver>(V::load_partial(p.value + i, n),
+                                V::load_partial(args.gradient + i, n), state1, state2, constants)
           .store_partial(p.value + i, n);
       if constexpr (kState1) state1.store_partial(p.state1 + i, n);
       if constexpr (kState2) state2.store_partial(p.state2 + i, n);

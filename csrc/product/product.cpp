@@ -15,10 +15,13 @@ namespace bpfree::product {
 
 namespace {
 
-constexpr std::size_t kL2Words = std::size_t{1} << 17;  // half a megabyte of the broadcast operand stays in L2
-constexpr std::size_t kAliasBytes = 2048;               // rows this far apart share a few sets of L1
+constexpr std::size_t kL2Words = std::size_t{1}
+                                 << 17;    // half a megabyte of the broadcast operand stays in L2
+constexpr std::size_t kAliasBytes = 2048;  // rows this far apart share a few sets of L1
 
-std::size_t element_size(Dtype dtype) { return dtype == Dtype::f64 ? 8 : dtype == Dtype::f32 ? 4 : 2; }
+std::size_t element_size(Dtype dtype) {
+  return dtype == Dtype::f64 ? 8 : dtype == Dtype::f32 ? 4 : 2;
+}
 
 std::string shape(const Matrix& m, bool transposed) {
   return "[" + std::to_string(transposed ? m.columns : m.rows) + ", " +
@@ -28,8 +31,8 @@ std::string shape(const Matrix& m, bool transposed) {
 // One product as two phases: pack the panels (and a, if it must be), then the tiles.
 class ProductSource final : public PhaseSource {
  public:
-  ProductSource(void* out, std::size_t out_stride, const Matrix& a, bool transpose_a, const Matrix& b,
-                bool transpose_b, Dtype dtype, bool accumulate)
+  ProductSource(void* out, std::size_t out_stride, const Matrix& a, bool transpose_a,
+                const Matrix& b, bool transpose_b, Dtype dtype, bool accumulate)
       : out_(static_cast<char*>(out)),
         out_stride_(out_stride),
         a_(a),
@@ -55,7 +58,8 @@ class ProductSource final : public PhaseSource {
     blocks_ = row_blocks(m_, f64 ? k.f64.tile_rows : d.tile_rows);
     panels_ = Buffer<char>(checked_product(n_panels_ * width_, depth_, word_));
     // A row group of a stays in the L2 cache while panels pass by.
-    const std::size_t rows = std::max<std::size_t>(kL2Words * 4 / word_ / std::max<std::size_t>(depth_, 1), 1);
+    const std::size_t rows =
+        std::max<std::size_t>(kL2Words * 4 / word_ / std::max<std::size_t>(depth_, 1), 1);
     const std::size_t height = blocks_.empty() ? 1 : blocks_[0].height;
     blocks_per_group_ = std::max<std::size_t>(rows / height, 1);
     n_groups_ = divide_up(blocks_.size(), blocks_per_group_);
@@ -71,13 +75,15 @@ class ProductSource final : public PhaseSource {
 
   bool next(std::span<const Plan>& plans) noexcept override {
     if (stage_ == 0) {
-      plan_[0] = {n_panels_, [](const void* self, std::size_t t, const Worker&) { as(self).pack_b(t); }, this};
+      plan_[0] = {n_panels_,
+                  [](const void* self, std::size_t t, const Worker&) { as(self).pack_b(t); }, this};
       const bool packs_a = transpose_a_ || copy_a_;
       plan_[1] = {packs_a ? blocks_.size() : 0,
                   [](const void* self, std::size_t t, const Worker&) { as(self).pack_a(t); }, this};
       plans = plan_;
     } else if (stage_ == 1) {
-      plan_[0] = {n_panels_ * n_groups_, [](const void* self, std::size_t t, const Worker&) { as(self).multiply(t); },
+      plan_[0] = {n_panels_ * n_groups_,
+                  [](const void* self, std::size_t t, const Worker&) { as(self).multiply(t); },
                   this};
       plans = {plan_, 1};
     }
@@ -85,7 +91,9 @@ class ProductSource final : public PhaseSource {
   }
 
  private:
-  static const ProductSource& as(const void* self) { return *static_cast<const ProductSource*>(self); }
+  static const ProductSource& as(const void* self) {
+    return *static_cast<const ProductSource*>(self);
+  }
 
   void pack_b(std::size_t panel) const {
     const char* src = static_cast<const char*>(b_.data);
@@ -103,8 +111,12 @@ class ProductSource final : public PhaseSource {
   void pack_a(std::size_t block) const {
     const RowBlock b = blocks_[block];
     if (transpose_a_)
-      return pack_columns_({.dst = a_packed_.data(), .src = a_.data, .src_stride = a_.stride, .depth = k_,
-                            .blocks = &b, .n_blocks = 1});
+      return pack_columns_({.dst = a_packed_.data(),
+                            .src = a_.data,
+                            .src_stride = a_.stride,
+                            .depth = k_,
+                            .blocks = &b,
+                            .n_blocks = 1});
     const std::size_t size = element_size(dtype_);
     for (std::size_t i = b.row; i < b.row + b.height; ++i)
       std::copy_n(static_cast<const char*>(a_.data) + i * a_.stride * size, k_ * size,
@@ -115,17 +127,18 @@ class ProductSource final : public PhaseSource {
     const std::size_t panel = tile % n_panels_;  // panels pass, a group of rows stays
     const std::size_t first = tile / n_panels_ * blocks_per_group_;
     const std::size_t j = panel * width_;
-    StoreArgs args = {.a = {copy_a_ ? a_packed_.data() : a_.data, copy_a_ ? copy_stride_ : a_.stride / per_word_,
-                            std::max<std::size_t>(depth_, 1), 0},
-                      .packed = transpose_a_ ? a_packed_.data() : nullptr,
-                      .panel = panels_.data() + panel * width_ * depth_ * word_,
-                      .depth = depth_,
-                      .blocks = blocks_.data() + first,
-                      .n_blocks = std::min(blocks_per_group_, blocks_.size() - first),
-                      .out = out_ + j * (dtype_ == Dtype::f64 ? 8 : 4),
-                      .out_stride = out_stride_,
-                      .n_columns = std::min(width_, n_ - j),
-                      .accumulate = accumulate_};
+    StoreArgs args = {
+        .a = {copy_a_ ? a_packed_.data() : a_.data, copy_a_ ? copy_stride_ : a_.stride / per_word_,
+              std::max<std::size_t>(depth_, 1), 0},
+        .packed = transpose_a_ ? a_packed_.data() : nullptr,
+        .panel = panels_.data() + panel * width_ * depth_ * word_,
+        .depth = depth_,
+        .blocks = blocks_.data() + first,
+        .n_blocks = std::min(blocks_per_group_, blocks_.size() - first),
+        .out = out_ + j * (dtype_ == Dtype::f64 ? 8 : 4),
+        .out_stride = out_stride_,
+        .n_columns = std::min(width_, n_ - j),
+        .accumulate = accumulate_};
     store_(args);
   }
 
@@ -149,8 +162,8 @@ class ProductSource final : public PhaseSource {
 
 }  // namespace
 
-void product(void* out, std::size_t out_stride, const Matrix& a, bool transpose_a, const Matrix& b, bool transpose_b,
-             Dtype dtype, bool accumulate, int n_threads) {
+void product(void* out, std::size_t out_stride, const Matrix& a, bool transpose_a, const Matrix& b,
+             bool transpose_b, Dtype dtype, bool accumulate, int n_threads) {
   const std::size_t k = transpose_a ? a.rows : a.columns;
   const std::size_t m = transpose_a ? a.columns : a.rows;
   const std::size_t n = transpose_b ? b.rows : b.columns;
@@ -159,7 +172,8 @@ void product(void* out, std::size_t out_stride, const Matrix& a, bool transpose_
          " after transposing: the inner sizes differ");
   if (m == 0 || n == 0) return;
   ProductSource source(out, out_stride, a, transpose_a, b, transpose_b, dtype, accumulate);
-  const double flops = 2.0 * static_cast<double>(m) * static_cast<double>(n) * static_cast<double>(k);
+  const double flops =
+      2.0 * static_cast<double>(m) * static_cast<double>(n) * static_cast<double>(k);
   run_phases(threads_for(n_threads, flops), source, {});
 }
 
@@ -170,7 +184,8 @@ double peak_gflops(bool bf16, int n_threads, double seconds) {
   using Clock = std::chrono::steady_clock;
   std::vector<double> rates;
   const auto start = Clock::now();
-  while (std::chrono::duration<double>(Clock::now() - start).count() < seconds || rates.size() < 3) {
+  while (std::chrono::duration<double>(Clock::now() - start).count() < seconds ||
+         rates.size() < 3) {
     std::vector<double> flops(threads);
     const auto begin = Clock::now();
     parallel_for(threads, static_cast<int>(threads),

@@ -22,8 +22,8 @@ struct Matrix {
 // out [m, n] = op(a) [m, k] op(b) [k, n], where op transposes when asked; out is float64 for f64, else float32. Packs b
 // into panels and, where its rows would fall onto the same cache sets, a; both inside the call. Throws Error when the
 // shapes do not fit. Result: same bits for any number of threads; |error| <= (k + 2) u (|a| |b|).
-void product(void* out, std::size_t out_stride, const Matrix& a, bool transpose_a, const Matrix& b, bool transpose_b,
-             Dtype dtype, bool accumulate, int n_threads);
+void product(void* out, std::size_t out_stride, const Matrix& a, bool transpose_a, const Matrix& b,
+             bool transpose_b, Dtype dtype, bool accumulate, int n_threads);
 
 // The most that this machine's registers can do, GFLOP/s on n_threads, measured for about `seconds`.
 double peak_gflops(bool bf16, int n_threads, double seconds);
