@@ -13,9 +13,6 @@
 #include "base/cpu_features.h"
 #include "base/error.h"
 
-#if defined(BPFREE_PARALLEL_OPENMP)
-#include <omp.h>
-#endif
 #ifdef __unix__
 #include <pthread.h>
 #endif
@@ -188,8 +185,9 @@ void run_phases(int n_threads, PhaseSource& source, std::span<void* const> scrat
   Team team(source, n_threads);
   if (n_threads == 1) return team.work(worker(0));
 #if defined(BPFREE_PARALLEL_OPENMP)
+  std::atomic<int> arrived{0};
 #pragma omp parallel num_threads(n_threads)
-  team.work(worker(omp_get_thread_num()));
+  team.work(worker(arrived.fetch_add(1)));
 #elif defined(BPFREE_PARALLEL_THREADS)
   std::vector<std::thread> threads;
   for (int t = 1; t < n_threads; ++t) threads.emplace_back([&, t] { team.work(worker(t)); });

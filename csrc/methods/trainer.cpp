@@ -33,7 +33,7 @@ void check_range(const char* name, double value, double low,
   fail(text);
 }
 
-const TrainerOptions& checked(const TrainerOptions& options) {
+TrainerOptions checked(const TrainerOptions& options) {
   const OptimizerOptions& o = options.optimizer;
   check_range("momentum", static_cast<double>(o.momentum), 0, 1);
   check_range("beta_1", static_cast<double>(o.beta_1), 0, 1);

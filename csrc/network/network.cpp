@@ -249,7 +249,7 @@ class Prediction {
   float* out_;
   bool logits_;
   std::size_t element_ = 4;
-  std::size_t widest_ = 0;
+  std::size_t widest_ = kPanel;
   std::size_t chunk_;
   std::vector<product::RowBlock> blocks_, tail_blocks_;
 };
