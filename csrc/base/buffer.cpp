@@ -18,7 +18,7 @@ constexpr std::size_t kHugePage = std::size_t{2} << 20;
 constexpr std::size_t kCacheLine = 64;
 }  // namespace
 
-void* allocate_zeroed(std::size_t bytes) {
+void* allocate(std::size_t bytes) {
   const bool large = bytes >= kHugePage / 2;
   const std::size_t alignment = large ? kHugePage : kCacheLine;
   const std::size_t rounded = round_up(bytes, kCacheLine);
@@ -30,7 +30,12 @@ void* allocate_zeroed(std::size_t bytes) {
 #ifdef __linux__
   if (large) madvise(memory, rounded, MADV_HUGEPAGE);
 #endif
-  std::memset(memory, 0, rounded);
+  return memory;
+}
+
+void* allocate_zeroed(std::size_t bytes) {
+  void* memory = allocate(bytes);
+  std::memset(memory, 0, round_up(bytes, kCacheLine));
   return memory;
 }
 

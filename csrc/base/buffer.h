@@ -7,7 +7,8 @@
 
 namespace bpfree {
 
-void* allocate_zeroed(std::size_t bytes);  // 64-byte aligned (2 MiB above 1 MiB); throws Error
+void* allocate(std::size_t bytes);  // 64-byte aligned (2 MiB above 1 MiB); throws Error
+void* allocate_zeroed(std::size_t bytes);
 void release(void* memory) noexcept;
 
 template <class T>
@@ -15,6 +16,7 @@ class Buffer {
  public:
   Buffer() = default;
   explicit Buffer(std::size_t size);
+  static Buffer uninitialized(std::size_t size);  // for what is written before it is read
   Buffer(Buffer&& other) noexcept
       : data_(std::exchange(other.data_, nullptr)), size_(std::exchange(other.size_, 0)) {}
   Buffer& operator=(Buffer&& other) noexcept {
@@ -46,6 +48,14 @@ Buffer<T>::Buffer(std::size_t size)
     : data_(size == 0 ? nullptr
                       : static_cast<T*>(allocate_zeroed(checked_product(size, sizeof(T))))),
       size_(size) {}
+
+template <class T>
+Buffer<T> Buffer<T>::uninitialized(std::size_t size) {
+  Buffer buffer;
+  if (size > 0) buffer.data_ = static_cast<T*>(allocate(checked_product(size, sizeof(T))));
+  buffer.size_ = size;
+  return buffer;
+}
 
 constexpr std::size_t round_up(std::size_t value, std::size_t multiple) {
   return (value + multiple - 1) / multiple * multiple;

@@ -15,9 +15,9 @@ namespace bpfree::product {
 
 namespace {
 
-constexpr std::size_t kL2Words = std::size_t{1}
-                                 << 17;    // half a megabyte of the broadcast operand stays in L2
-constexpr std::size_t kAliasBytes = 2048;  // rows this far apart share a few sets of L1
+constexpr std::size_t kOperandBytes = std::size_t{1}
+                                      << 20;  // of the broadcast operand: stays in L2
+constexpr std::size_t kAliasBytes = 2048;     // rows this far apart share a few sets of L1
 
 std::size_t element_size(Dtype dtype) {
   return dtype == Dtype::f64 ? 8 : dtype == Dtype::f32 ? 4 : 2;
@@ -28,7 +28,8 @@ std::string shape(const Matrix& m, bool transposed) {
          std::to_string(transposed ? m.rows : m.columns) + "]";
 }
 
-// One product as two phases: pack the panels (and a, if it must be), then the tiles.
+// One product as two phases: pack what several tiles share, then the tiles. Where all rows of a stay in L2, a panel of b is
+// needed once: the tile packs it into its thread's scratch, and it never leaves the cache.
 class ProductSource final : public PhaseSource {
  public:
   ProductSource(void* out, std::size_t out_stride, const Matrix& a, bool transpose_a,
@@ -56,34 +57,42 @@ class ProductSource final : public PhaseSource {
     depth_ = divide_up(k_, per_word_);
     n_panels_ = divide_up(n_, width_);
     blocks_ = row_blocks(m_, f64 ? k.f64.tile_rows : d.tile_rows);
-    panels_ = Buffer<char>(checked_product(n_panels_ * width_, depth_, word_));
     // A row group of a stays in the L2 cache while panels pass by.
-    const std::size_t rows =
-        std::max<std::size_t>(kL2Words * 4 / word_ / std::max<std::size_t>(depth_, 1), 1);
-    const std::size_t height = blocks_.empty() ? 1 : blocks_[0].height;
-    blocks_per_group_ = std::max<std::size_t>(rows / height, 1);
+    const std::size_t rows = kOperandBytes / word_ / std::max<std::size_t>(depth_, 1);
+    blocks_per_group_ = std::max<std::size_t>(rows / blocks_[0].height, 1);
     n_groups_ = divide_up(blocks_.size(), blocks_per_group_);
+    if (n_groups_ > 1)
+      panels_ = Buffer<char>::uninitialized(checked_product(n_panels_, panel_bytes()));
     const std::size_t row_bytes = a.stride * element_size(dtype);
     const bool odd_pairs = per_word_ == 2 && (k_ % 2 != 0 || a.stride % 2 != 0);
     copy_a_ = !transpose_a && (odd_pairs || (row_bytes % kAliasBytes == 0 && m_ > 1));
-    if (transpose_a) a_packed_ = Buffer<char>(checked_product(m_, depth_, word_));
+    if (transpose_a) a_packed_ = Buffer<char>::uninitialized(checked_product(m_, depth_, word_));
     if (copy_a_) {
       copy_stride_ = depth_ + 16;
-      a_packed_ = Buffer<char>(checked_product(m_, copy_stride_, word_));
+      const std::size_t size = checked_product(m_, copy_stride_, word_);
+      a_packed_ = odd_pairs ? Buffer<char>(size) : Buffer<char>::uninitialized(size);
     }
+  }
+
+  std::size_t panel_bytes() const { return checked_product(width_, depth_, word_); }
+  std::size_t scratch_bytes() const {
+    return n_groups_ > 1 ? 0 : std::max<std::size_t>(panel_bytes(), 1);
   }
 
   bool next(std::span<const Plan>& plans) noexcept override {
     if (stage_ == 0) {
-      plan_[0] = {n_panels_,
-                  [](const void* self, std::size_t t, const Worker&) { as(self).pack_b(t); }, this};
+      plan_[0] = {n_groups_ > 1 ? n_panels_ : 0,
+                  [](const void* self, std::size_t t, const Worker&) {
+                    as(self).pack_b(as(self).panels_.data() + t * as(self).panel_bytes(), t);
+                  },
+                  this};
       const bool packs_a = transpose_a_ || copy_a_;
       plan_[1] = {packs_a ? blocks_.size() : 0,
                   [](const void* self, std::size_t t, const Worker&) { as(self).pack_a(t); }, this};
       plans = plan_;
     } else if (stage_ == 1) {
       plan_[0] = {n_panels_ * n_groups_,
-                  [](const void* self, std::size_t t, const Worker&) { as(self).multiply(t); },
+                  [](const void* self, std::size_t t, const Worker& w) { as(self).multiply(t, w); },
                   this};
       plans = {plan_, 1};
     }
@@ -95,12 +104,12 @@ class ProductSource final : public PhaseSource {
     return *static_cast<const ProductSource*>(self);
   }
 
-  void pack_b(std::size_t panel) const {
+  void pack_b(void* dst, std::size_t panel) const {
     const char* src = static_cast<const char*>(b_.data);
     const std::size_t j = panel * width_;
     const std::size_t depth_stride = transpose_b_ ? 1 : b_.stride;
     const std::size_t column_stride = transpose_b_ ? b_.stride : 1;
-    pack_panel_({.dst = panels_.data() + panel * width_ * depth_ * word_,
+    pack_panel_({.dst = dst,
                  .src = src + j * column_stride * element_size(dtype_),
                  .depth_stride = depth_stride,
                  .column_stride = column_stride,
@@ -123,15 +132,16 @@ class ProductSource final : public PhaseSource {
                   a_packed_.data() + i * copy_stride_ * word_);
   }
 
-  void multiply(std::size_t tile) const {
+  void multiply(std::size_t tile, const Worker& worker) const {
     const std::size_t panel = tile % n_panels_;  // panels pass, a group of rows stays
+    if (n_groups_ == 1) pack_b(worker.scratch, panel);
     const std::size_t first = tile / n_panels_ * blocks_per_group_;
     const std::size_t j = panel * width_;
     StoreArgs args = {
         .a = {copy_a_ ? a_packed_.data() : a_.data, copy_a_ ? copy_stride_ : a_.stride / per_word_,
               std::max<std::size_t>(depth_, 1), 0},
         .packed = transpose_a_ ? a_packed_.data() : nullptr,
-        .panel = panels_.data() + panel * width_ * depth_ * word_,
+        .panel = n_groups_ == 1 ? worker.scratch : panels_.data() + panel * panel_bytes(),
         .depth = depth_,
         .blocks = blocks_.data() + first,
         .n_blocks = std::min(blocks_per_group_, blocks_.size() - first),
@@ -174,7 +184,14 @@ void product(void* out, std::size_t out_stride, const Matrix& a, bool transpose_
   ProductSource source(out, out_stride, a, transpose_a, b, transpose_b, dtype, accumulate);
   const double flops =
       2.0 * static_cast<double>(m) * static_cast<double>(n) * static_cast<double>(k);
-  run_phases(threads_for(n_threads, flops), source, {});
+  const int threads = threads_for(n_threads, flops);
+  std::vector<Buffer<char>> memory;
+  std::vector<void*> scratch;
+  for (int t = 0; source.scratch_bytes() > 0 && t < threads; ++t) {
+    memory.push_back(Buffer<char>::uninitialized(source.scratch_bytes()));
+    scratch.push_back(memory.back().data());
+  }
+  run_phases(threads, source, scratch);
 }
 
 double peak_gflops(bool bf16, int n_threads, double seconds) {
