@@ -12,6 +12,7 @@ from ._validation import choice, integer
 
 F32: TypeAlias = NDArray[np.float32]
 Floats: TypeAlias = NDArray[np.float32] | NDArray[np.float64]
+_NAMES = {np.dtype(name).num: name for name in ("float32", "float64", "uint16")}
 DType: TypeAlias = str | type[np.generic] | np.dtype[np.generic]
 
 
@@ -71,14 +72,16 @@ def product_type(dtype: DType) -> str:
 def operand(name: str, value: Array, wanted: str | None) -> NDArray[np.generic]:
     """Give a factor of a product; bfloat16 as its bits."""
     array = as_array(name, value)
-    held = array.dtype.name
+    # dtype.name is put together anew at each look, which takes as long as a small product.
+    held = _NAMES.get(array.dtype.num) or array.dtype.name
     if held == "uint16" and wanted is None:
         raise TypeError(f"{name} is uint16; dtype='bfloat16' says that these are bits of bfloat16.")
     if held == "uint16" and wanted == "bfloat16":
         held = "bfloat16"
     if wanted is not None and held != wanted:
         raise TypeError(f"{name} is {held}, but dtype is {wanted!r}: nothing is converted.")
-    return array.view(np.uint16) if array.dtype.name == "bfloat16" else array
+    is_ml_bfloat16 = held == "bfloat16" and array.dtype.num != np.dtype(np.uint16).num
+    return array.view(np.uint16) if is_ml_bfloat16 else array
 
 
 def vector(n: int, dtype: np.dtype[np.generic], out: Array | None) -> NDArray[np.generic]:
