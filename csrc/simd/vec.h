@@ -14,29 +14,31 @@
 //   Avx512, Avx512Bf16                 16       8
 //
 // float and double
-//   zero()  set(x)  load(p)  load_partial(p, n)  gather(p, stride)       n in 0..N, other lanes 0;
-//   element i is p[i * stride] store(p)  store_partial(p, n) lanes beyond n are not touched
+//   zero()  set(x)  load(p)  load_partial(p, n)   n in 0..N, other lanes 0
+//   gather(p, stride)          element i is p[i * stride]
+//   store(p)  store_partial(p, n)                 lanes beyond n are not touched
 //   + - * / and unary -
 //   fma(a, b, c)      a * b + c, one rounding: the same bits on every instruction set
 //   fnma(a, b, c)     c - a * b, likewise
-//   mul_add(a, b, c)  a * b + c, the fastest way: Scalar rounds twice. For products, not for random
-//   numbers min(a, b) max(a, b)   the second operand when either is NaN abs sqrt floor
-//   round_nearest (ties to even) reduce_add() reduce_max()   halves added to each other, in a fixed
-//   order Mask, from > >= < <= ==, false for NaN; & | !; select(mask, a, b) is a where the mask is
-//   set
+//   mul_add(a, b, c)  a * b + c, the fastest way: Scalar rounds twice. For products only
+//   min(a, b)  max(a, b)       the second operand when either is NaN
+//   abs  sqrt  floor  round_nearest (ties to even)
+//   reduce_add()  reduce_max() halves added to each other, in a fixed order
+//   Mask, from > >= < <= ==, false for NaN; & | !; select(mask, a, b) is a where the mask is set
 // float only
 //   bits()  from_bits(u)
 //   split(x, m, e)    x = m * 2^e with m in [0.75, 1.5); x positive and normal
 //   scale(x, n)       x * 2^n, one rounding; n integral, |n| <= 252, x in [0.5, 2]
-//   flip_sign(x, u)   x with its sign bit xored with the sign bits of u (other bits of u do not
-//   count) store_double(p)   widened zip_low(a, b) zip_high(a, b)    in each 128 bits a0 b0 a1 b1,
-//   and a2 b2 a3 b3 (not Scalar) bf16 in memory is uint16_t; a pair is a uint32_t with the even
-//   index in its low half from_pair_low(u) from_pair_high(u)  load_bf16(p) load_bf16_partial(p, n)
-//   exact pack_pair(low, high)  store_bf16(p) store_bf16_partial(p, n)   round to nearest even, NaN
-//   stays NaN dot_pair(acc, a, b)   acc + a.low * b.low + a.high * b.high: two mul_add, low first.
-//   Avx512Bf16 takes the CPU's
-//                         instruction, which rounds otherwise and takes denormals for zero, as does
-//                         its conversion
+//   flip_sign(x, u)   x with its sign bit xored with the sign bits of u (other bits do not count)
+//   store_double(p)   widened
+//   zip_low(a, b)  zip_high(a, b)   in each 128 bits a0 b0 a1 b1, and a2 b2 a3 b3 (not Scalar)
+//   bf16 in memory is uint16_t; a pair is a uint32_t with the even index in its low half
+//   from_pair_low(u)  from_pair_high(u)  load_bf16(p)  load_bf16_partial(p, n)   exact
+//   pack_pair(low, high)  store_bf16(p)  store_bf16_partial(p, n)
+//                         round to nearest even, NaN stays NaN
+//   dot_pair(acc, a, b)   acc + a.low * b.low + a.high * b.high: two mul_add, low first.
+//                         Avx512Bf16 takes the CPU's instruction, which rounds otherwise and takes
+//                         denormals for zero, as does its conversion
 // uint32_t
 //   zero() set load store load_partial store_partial iota()
 //   + - & | ^ and << >> by a constant, >> brings in zeros
