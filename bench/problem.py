@@ -58,13 +58,13 @@ class Problem:
         return 2 * forward + 2.0 * self.batch * self.layer_sizes[-1] * hidden
 
     def initial_layers(self, seed: int = 0) -> Layers:
-        """Weights and biases uniform within 1 / sqrt(n_in), as PyTorch's and ours."""
+        """Weights as 'he_uniform' makes them, biases zero: the same ones for everyone."""
         rng = np.random.default_rng(seed)
         layers = []
         for n_in, n_out in pairwise(self.layer_sizes):
-            bound = n_in**-0.5
+            bound = (6 / n_in) ** 0.5
             w = rng.uniform(-bound, bound, (n_in, n_out)).astype(np.float32)
-            layers.append((w, rng.uniform(-bound, bound, n_out).astype(np.float32)))
+            layers.append((w, np.zeros(n_out, np.float32)))
         return layers
 
     def feedback(self, seed: int = 0) -> list[F32]:
