@@ -93,7 +93,17 @@ def project_feedback(
 ) -> None: ...
 
 class Network:
-    def __init__(self, layer_sizes: list[int], activation: str, loss: str, dtype: str) -> None: ...
+    # Indices of layers count the layers, then the heads of hidden layers from first_head on.
+    def __init__(
+        self,
+        layer_sizes: list[int],
+        activation: str,
+        loss: str,
+        dtype: str,
+        first_head: int | None = None,
+    ) -> None: ...
+    @property
+    def n_heads(self) -> int: ...
     @property
     def layer_sizes(self) -> list[int]: ...
     @property

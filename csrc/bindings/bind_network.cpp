@@ -1,4 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
+#include <optional>
+
 #include "bindings/bindings.h"
 
 namespace bpfree::bindings {
@@ -6,14 +8,15 @@ namespace bpfree::bindings {
 namespace {
 
 const Layer& layer_of(const Network& network, std::size_t layer) {
-  if (layer >= network.layers().size())
-    fail("layer " + std::to_string(layer) + " was asked for, the network has " +
-         std::to_string(network.layers().size()));
-  return network.layers()[layer];
+  const std::size_t n = network.layers().size() + network.heads().size();
+  if (layer >= n)
+    fail("layer " + std::to_string(layer) + " was asked for, the network has " + std::to_string(n));
+  return network.layer(layer);
 }
 
 std::unique_ptr<Network> make(const std::vector<std::int64_t>& sizes, const std::string& activation,
-                              const std::string& loss, const std::string& dtype) {
+                              const std::string& loss, const std::string& dtype,
+                              std::optional<std::size_t> first_head) {
   using formulas::Loss;
   std::vector<std::size_t> checked_sizes;
   for (const std::int64_t size : sizes) {
@@ -27,7 +30,8 @@ std::unique_ptr<Network> make(const std::vector<std::int64_t>& sizes, const std:
                        {"binary_cross_entropy", Loss::binary_cross_entropy},
                        {"squared_error", Loss::squared_error}}}),
       named<Compute, 2>("dtype", dtype,
-                        {{{"float32", Compute::float32}, {"bfloat16", Compute::bfloat16}}}));
+                        {{{"float32", Compute::float32}, {"bfloat16", Compute::bfloat16}}}),
+      first_head.value_or(Network::kNoHeads));
 }
 
 void initialize(Network& network, std::uint64_t seed, const std::string& scheme) {
@@ -55,7 +59,8 @@ void predict(const Network& network, const py::array& x, py::array out, double i
 void bind_network(py::module_& m) {
   py::class_<Network>(m, "Network", "A dense network in one packed parameter buffer.")
       .def(py::init(&make), py::arg("layer_sizes"), py::arg("activation"), py::arg("loss"),
-           py::arg("dtype"))
+           py::arg("dtype"), py::arg("first_head") = py::none())
+      .def_property_readonly("n_heads", [](const Network& n) { return n.heads().size(); })
       .def_property_readonly("layer_sizes", &Network::sizes)
       .def_property_readonly("n_params", &Network::n_params)
       .def("initialize", &initialize, py::arg("seed"), py::arg("scheme") = "uniform")

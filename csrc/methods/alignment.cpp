@@ -6,7 +6,7 @@
 #include <string>
 
 #include "base/error.h"
-#include "methods/trainer.h"
+#include "methods/dense_trainer.h"
 #include "product/product.h"
 
 namespace bpfree {
@@ -71,7 +71,7 @@ void times_derivative(Rows& delta, formulas::Activation f, const Rows& a) {
 
 }  // namespace
 
-std::vector<Trainer::Alignment> Trainer::alignment(const TrainingData& data) const {
+std::vector<Trainer::Alignment> DenseTrainer::alignment(const TrainingData& data) const {
   check(data);
   const std::size_t batch = data.x.rows;
   const std::vector<std::size_t>& sizes = network_.sizes();

@@ -8,7 +8,7 @@ namespace bpfree {
 using product::kPanel;
 
 BackwardTrainer::BackwardTrainer(Network& network, const TrainerOptions& options)
-    : Trainer(network, options) {
+    : DenseTrainer(network, options) {
   const bool bf16 = network.compute() == Compute::bfloat16;
   const std::size_t panels = padded_batch_ / kPanel;
   const std::size_t error_size = checked_product(panels, round_up(network.n_outputs(), 2) * kPanel);

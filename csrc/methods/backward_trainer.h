@@ -6,11 +6,11 @@
 // rows, and the tile that comes out is a vector operand of the next product as it is. Nothing of M's size is transposed.
 #pragma once
 
-#include "methods/trainer.h"
+#include "methods/dense_trainer.h"
 
 namespace bpfree {
 
-class BackwardTrainer : public Trainer {
+class BackwardTrainer : public DenseTrainer {
  protected:
   BackwardTrainer(Network& network, const TrainerOptions& options);
 

@@ -17,7 +17,7 @@ constexpr std::size_t kStoredOutputs = 1024;
 
 DirectFeedback::DirectFeedback(Network& network, const TrainerOptions& options,
                                const FeedbackOptions& feedback)
-    : Trainer(network, options),
+    : DenseTrainer(network, options),
       feedback_(feedback),
       scale_(feedback.scale / std::sqrt(static_cast<float>(network.n_outputs()))) {
   if (learns() || network.n_outputs() <= kStoredOutputs) keep_matrices();

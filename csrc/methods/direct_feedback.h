@@ -6,7 +6,7 @@
 
 namespace bpfree {
 
-class DirectFeedback final : public Trainer {
+class DirectFeedback final : public DenseTrainer {
  public:
   DirectFeedback(Network& network, const TrainerOptions& options, const FeedbackOptions& feedback);
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// What every method that trains a dense network by minibatches shares: the batch, its buffers, and the plans of the stages
-// (gather, forward, loss, pack, update). A method lists its phases and says where each layer's delta comes from.
+// What every method that trains by minibatches shares: the order of the samples, the gathered batch, the optimizer's state and
+// the loop over steps and phases. A method lists its phases. dense_trainer.h adds the stages of an ordinary dense network.
 //
 // One region runs steps until the next event (a callback due, the end of the epoch, cancellation, 100 ms). A step allocates
 // nothing: everything is sized for the largest batch beforehand.
@@ -10,7 +10,6 @@
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
-#include <memory>
 #include <span>
 #include <vector>
 
@@ -18,7 +17,6 @@
 #include "base/parallel.h"
 #include "network/network.h"
 #include "network/optimizer.h"
-#include "product/row_blocks.h"
 
 namespace bpfree {
 
@@ -89,12 +87,13 @@ class Trainer : private PhaseSource {
   static void get_state(const StateArray& array, float* out);
   static void set_state(const StateArray& array, const float* value);
 
-  // Per hidden layer: angle in degrees to backprop's delta on these rows, and the ratio of the norms.
+  // Per hidden layer: angle in degrees to backprop's delta on these rows, and the ratio of the norms. Throws Error where the
+  // method has no such delta.
   struct Alignment {
     double angle;
     double norm_ratio;
   };
-  std::vector<Alignment> alignment(const TrainingData& data) const;
+  virtual std::vector<Alignment> alignment(const TrainingData& data) const;
 
  protected:
   // A stage of one layer, as a plan's self.
@@ -107,46 +106,22 @@ class Trainer : private PhaseSource {
     std::size_t blocks_per_group = 1;
   };
 
+  // Called by begin_epoch when the sizes of this epoch's batches are known.
+  virtual void prepare_epoch() {}
   // The plans of phase `index` of a step; phase 0 follows the gather of the batch. Returns false after the last.
   virtual bool build_phase(std::size_t index) = 0;
-  // Writes delta of weights layer l, columns of a panel, as the update's vector operand, with its column sums.
-  virtual void make_delta(std::size_t layer, std::size_t panel, void* delta,
-                          float* column_sums) const = 0;
   virtual void before_step() {}
-  virtual bool projects_sign() const { return false; }  // e^T holds sign(e)
-  virtual float* signal() const {
-    return nullptr;
-  }  // where the loss writes what the rule projects, if not e
-  virtual std::size_t extra_scratch_bytes() const { return 0; }
-  // Scratch of a tile: column sums [32], then the delta panel, then what the method asked for.
-  float* extra_scratch(float* column_sums) const {
-    return column_sums + (padded_batch_ + 2) * product::kPanel;
-  }
-  virtual void add_update_targets(std::size_t, std::size_t, product::UpdateArgs&) const {}
-  // What the rule projects to the hidden layers, given e; both [n, n_outputs] row-major.
-  virtual void plain_signal(std::vector<float>& signal, const TrainingData& data) const;
-  static void to_signs(std::vector<float>& signal,
-                       const TrainingData& data);  // times the sample weights
+  virtual void check_target(const TrainingData& data) const;
+  virtual std::size_t scratch_bytes() const = 0;  // of a thread
 
-  void add_forward(std::size_t layer);
-  void add_pack(std::size_t layer);  // the update's operand: the inputs of `layer`
-  void add_update(std::size_t layer);
   void add_gather_next();
   void add(std::size_t n_tiles, void (*run)(const void*, std::size_t, const Worker&),
            std::size_t layer);
   static const Stage& stage(const void* self) { return *static_cast<const Stage*>(self); }
 
-  product::ProjectArgs project_args(std::size_t layer, std::size_t panel, void* delta,
-                                    float* column_sums) const;
   formulas::Step step_constants(bool is_bias, bool first_layer) const;
   std::size_t n_layers() const { return network_.layers().size(); }
-  std::size_t error_panel_stride() const { return padded_batch_ * product::kPanel; }
-  const void* hidden(std::size_t layer) const {
-    return hidden_[layer].data();
-  }  // output of weights layer `layer`
-  std::size_t hidden_stride(std::size_t layer) const {
-    return row_stride(network_.layers()[layer].n_out, element_);
-  }
+  void check(const TrainingData& data) const;
   Tiling tiling(std::size_t n_blocks, std::size_t n_panels, std::size_t min_blocks = 1) const;
 
   Network& network_;
@@ -157,27 +132,18 @@ class Trainer : private PhaseSource {
   std::size_t n_ = 0;         // samples of the current batch
   double batch_weight_ = 0;   // sum of their weights
   int team_ = 1;
+  std::size_t first_feature_ = 0;  // columns of x before it are not gathered
 
-  Buffer<char> x_[2];                         // this batch and the next
-  std::vector<Buffer<char>> hidden_;          // h of each hidden layer, row-major
-  std::vector<Buffer<float>> preactivation_;  // only where the derivative needs it
-  Buffer<float> error_;                       // logits, then e: panels [n_outputs / 32][batch][32]
-  Buffer<float> error_t_;                     // e^T: [batch / 32][n_outputs][32]
-  Buffer<std::uint32_t> error_pairs_t_;
-  std::vector<Buffer<char>> packed_;  // the update's broadcast operand per layer
+  Buffer<char> x_[2];  // this batch and the next
   Buffer<float> row_loss_;
   OptimizerState state_;
 
-  const std::vector<product::RowBlock>& input_blocks(std::size_t layer) const {
-    return input_blocks_[layer];
-  }
-  const std::vector<product::RowBlock>& batch_blocks() const {
-    return is_full() ? full_blocks_ : tail_blocks_;
-  }
-  const std::vector<product::RowBlock>& batch_blocks_f32() const {
-    return is_full() ? full_blocks_f32_ : tail_blocks_f32_;
-  }
   const TrainingData& data() const { return data_; }
+  const EpochOptions& epoch() const { return epoch_; }
+  bool is_full() const { return n_ == options_.batch_size; }
+  std::size_t tail_rows() const {
+    return order_.size() % options_.batch_size;
+  }  // of the last step, 0: it is full
   const std::uint32_t* batch_order() const {
     return order_.data() + step_in_epoch_ * options_.batch_size;
   }
@@ -187,23 +153,13 @@ class Trainer : private PhaseSource {
   bool flushes_denormals() const noexcept override { return true; }
   void start_step();
   void finish_step();
-  bool is_full() const { return n_ == options_.batch_size; }
   std::size_t rows_of_step(std::size_t step) const;
   void gather(std::size_t tile, std::size_t step) const;
-  void forward(std::size_t layer, std::size_t tile) const;
-  void pack(std::size_t layer, std::size_t tile) const;
-  void update(std::size_t layer, std::size_t tile, const Worker& worker) const;
-  void finish_rows(std::size_t first_block, std::size_t n_blocks) const;
-  void check(const TrainingData& data) const;
-  void prepare_tail();
 
-  std::vector<product::RowBlock> full_blocks_, tail_blocks_, full_blocks_f32_, tail_blocks_f32_;
-  std::vector<std::vector<product::RowBlock>> input_blocks_;  // rows of W of each layer
   std::vector<Stage> stages_;
   std::vector<Plan> plans_;
   std::vector<Buffer<char>> scratch_memory_;
   std::vector<void*> scratch_;
-  std::unique_ptr<std::atomic<std::uint32_t>[]> panels_left_;  // of the output layer, per row group
 
   TrainingData data_;
   EpochOptions epoch_;

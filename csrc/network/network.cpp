@@ -44,8 +44,12 @@ void unpack_panels(float* rows, const float* panels, std::size_t n_in, std::size
 }
 
 Network::Network(std::vector<std::size_t> sizes, formulas::Activation activation,
-                 formulas::Loss loss, Compute compute)
-    : sizes_(std::move(sizes)), activation_(activation), loss_(loss), compute_(compute) {
+                 formulas::Loss loss, Compute compute, std::size_t first_head)
+    : sizes_(std::move(sizes)),
+      activation_(activation),
+      loss_(loss),
+      compute_(compute),
+      first_head_(first_head) {
   if (sizes_.size() < 2)
     fail("a network needs at least 2 layer sizes (inputs and outputs), got " +
          std::to_string(sizes_.size()));
@@ -53,14 +57,19 @@ Network::Network(std::vector<std::size_t> sizes, formulas::Activation activation
     if (sizes_[i] == 0) fail("layer_sizes[" + std::to_string(i) + "] is 0, expected at least 1");
   std::size_t offset = 0;
   std::size_t shadow = 0;
-  for (std::size_t l = 0; l + 1 < sizes_.size(); ++l) {
-    Layer layer{sizes_[l], sizes_[l + 1], divide_up(sizes_[l + 1], kPanel), offset, 0, shadow};
+  const auto place = [&](std::size_t n_in, std::size_t n_out) {
+    Layer layer{n_in, n_out, divide_up(n_out, kPanel), offset, 0, shadow};
     const std::size_t padded = layer.n_panels * kPanel;
     layer.biases = offset + checked_product(padded, layer.n_in);
     offset = layer.biases + padded;
     shadow += layer.n_panels * layer.shadow_panel_size();
-    layers_.push_back(layer);
-  }
+    return layer;
+  };
+  for (std::size_t l = 0; l + 1 < sizes_.size(); ++l)
+    layers_.push_back(place(sizes_[l], sizes_[l + 1]));
+  if (has_heads())
+    for (std::size_t l = first_head; l + 2 < layers_.size(); ++l)
+      heads_.push_back(place(sizes_[l + 1], sizes_.back()));
   parameters_ = Buffer<float>(offset);
   if (compute_ == Compute::bfloat16) shadow_ = Buffer<std::uint32_t>(shadow);
 }
@@ -68,6 +77,7 @@ Network::Network(std::vector<std::size_t> sizes, formulas::Activation activation
 std::size_t Network::n_params() const {
   std::size_t n = 0;
   for (const Layer& layer : layers_) n += (layer.n_in + 1) * layer.n_out;
+  for (const Layer& head : heads_) n += (head.n_in + 1) * head.n_out;
   return n;
 }
 
@@ -75,9 +85,11 @@ const product::DtypeKernels& Network::kernels() const {
   return compute_ == Compute::bfloat16 ? product::kernels().bf16 : product::kernels().f32;
 }
 
-void Network::initialize(std::uint64_t seed, Initializer scheme) {
-  for (std::size_t l = 0; l < layers_.size(); ++l) {
-    const Layer& layer = layers_[l];
+void Network::initialize(std::uint64_t seed, Initializer named) {
+  for (std::size_t l = 0; l < layers_.size() + heads_.size(); ++l) {
+    const Layer& layer = this->layer(l);
+    const bool is_head = has_heads() && l + 1 >= layers_.size();
+    const Initializer scheme = is_head ? Initializer::zeros : named;
     const double fan_in = static_cast<double>(layer.n_in);
     const double fan_out = static_cast<double>(layer.n_out);
     double scale = 0;  // bound of the uniform, or deviation of the normal
@@ -116,42 +128,42 @@ void Network::initialize(std::uint64_t seed, Initializer scheme) {
 }
 
 void Network::get_weights(std::size_t layer, float* out) const {
-  const Layer& y = layers_[layer];
+  const Layer& y = this->layer(layer);
   unpack_panels(out, parameters_.data() + y.weights, y.n_in, y.n_out);
 }
 
 void Network::set_weights(std::size_t layer, const float* value) {
-  const Layer& y = layers_[layer];
+  const Layer& y = this->layer(layer);
   pack_panels(parameters_.data() + y.weights, value, y.n_in, y.n_out);
   refresh_shadows(layer);
 }
 
 void Network::get_biases(std::size_t layer, float* out) const {
-  std::copy_n(parameters_.data() + layers_[layer].biases, layers_[layer].n_out, out);
+  std::copy_n(parameters_.data() + this->layer(layer).biases, this->layer(layer).n_out, out);
 }
 
 void Network::set_biases(std::size_t layer, const float* value) {
-  std::copy_n(value, layers_[layer].n_out, parameters_.data() + layers_[layer].biases);
+  std::copy_n(value, this->layer(layer).n_out, parameters_.data() + this->layer(layer).biases);
 }
 
 void Network::refresh_shadows(std::size_t layer) {
   if (compute_ == Compute::float32) return;
-  for (std::size_t p = 0; p < layers_[layer].n_panels; ++p)
-    product::kernels().make_shadows(panel_parameters(layer, p), layers_[layer].n_in);
+  for (std::size_t p = 0; p < this->layer(layer).n_panels; ++p)
+    product::kernels().make_shadows(panel_parameters(layer, p), this->layer(layer).n_in);
 }
 
 void Network::keep_shadow_rows() {
   if (compute_ == Compute::float32 || shadow_rows_.size() > 0) return;
   shadow_rows_ = Buffer<std::uint16_t>(parameters_.size());
-  for (std::size_t l = 0; l < layers_.size(); ++l) refresh_shadows(l);
+  for (std::size_t l = 0; l < layers_.size() + heads_.size(); ++l) refresh_shadows(l);
 }
 
 std::uint16_t* Network::shadow_rows(std::size_t layer) const {
-  return shadow_rows_.size() == 0 ? nullptr : shadow_rows_.data() + layers_[layer].weights;
+  return shadow_rows_.size() == 0 ? nullptr : shadow_rows_.data() + this->layer(layer).weights;
 }
 
 product::Parameters Network::panel_parameters(std::size_t layer, std::size_t panel) const {
-  const Layer& y = layers_[layer];
+  const Layer& y = this->layer(layer);
   const std::size_t at = panel * y.panel_size();
   return {.value = parameters_.data() + y.weights + at,
           .state1 = nullptr,
@@ -162,7 +174,7 @@ product::Parameters Network::panel_parameters(std::size_t layer, std::size_t pan
 }
 
 const void* Network::forward_panel(std::size_t layer, std::size_t panel) const {
-  const Layer& y = layers_[layer];
+  const Layer& y = this->layer(layer);
   if (compute_ == Compute::bfloat16)
     return shadow_.data() + y.shadow + panel * y.shadow_panel_size();
   return parameters_.data() + y.weights + panel * y.panel_size();

@@ -41,14 +41,28 @@ struct Layer {
   std::size_t shadow_panel_size() const { return divide_up(n_in, 2) * product::kPanel; }
 };
 
+// Heads are small dense layers [n_l, n_outputs] on hidden layers, for methods that give a layer a loss of its own. The output
+// layer is the head of the last hidden layer, so only the others are kept apart.
 class Network {
  public:
-  // sizes: n_features, hidden layers, n_outputs; each at least 1. Throws Error.
+  static constexpr std::size_t kNoHeads = static_cast<std::size_t>(-1);
+
+  // sizes: n_features, hidden layers, n_outputs; each at least 1. first_head: the first hidden layer (from 0) that has a head.
+  // Throws Error.
   Network(std::vector<std::size_t> sizes, formulas::Activation activation, formulas::Loss loss,
-          Compute compute);
+          Compute compute, std::size_t first_head = kNoHeads);
 
   const std::vector<std::size_t>& sizes() const { return sizes_; }
   const std::vector<Layer>& layers() const { return layers_; }
+  const std::vector<Layer>& heads() const {
+    return heads_;
+  }  // of hidden layers first_head() .. n_layers - 3
+  std::size_t first_head() const { return first_head_; }
+  bool has_heads() const { return first_head_ != kNoHeads; }
+  // The layers, then the heads: what an index of a layer means everywhere below.
+  const Layer& layer(std::size_t index) const {
+    return index < layers_.size() ? layers_[index] : heads_[index - layers_.size()];
+  }
   formulas::Activation activation() const { return activation_; }
   formulas::Loss loss() const { return loss_; }
   Compute compute() const { return compute_; }
@@ -56,7 +70,8 @@ class Network {
   std::size_t n_outputs() const { return sizes_.back(); }
   std::size_t parameter_buffer_size() const { return parameters_.size(); }
 
-  // Weights and biases drawn from (seed, layer): bound or deviation by fan-in and fan-out, as named.
+  // Weights and biases drawn from (seed, layer): bound or deviation by fan-in and fan-out, as named. Heads, the output layer
+  // among them where there are heads, start at zero.
   void initialize(std::uint64_t seed, Initializer scheme);
 
   void get_weights(std::size_t layer, float* out) const;  // [n_in, n_out] row-major
@@ -86,7 +101,8 @@ class Network {
   formulas::Activation activation_;
   formulas::Loss loss_;
   Compute compute_;
-  std::vector<Layer> layers_;
+  std::size_t first_head_;
+  std::vector<Layer> layers_, heads_;
   Buffer<float> parameters_;
   Buffer<std::uint32_t> shadow_;
   Buffer<std::uint16_t> shadow_rows_;
