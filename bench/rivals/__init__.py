@@ -16,16 +16,22 @@ NAMES = (
     "jax_backprop",
     "jax_dfa",
     "sklearn_mlp",
+    "torch_forward_forward",
+    "torch_local_loss",
 )
 
 
 @cache
 def load(name: str) -> Rival | str:
-    """The rival, or the sentence that says why it cannot run here."""
+    """The rival, or the sentence that says why it cannot run here.
+
+    'name:variant' asks a file that has VARIANTS for one of them, such as 'compile-bf16'.
+    """
+    file, _, variant = name.partition(":")
     try:
-        module = importlib.import_module(f"rivals.{name}_rival")
+        module = importlib.import_module(f"rivals.{file}_rival")
     except ImportError as error:
         return f"{name} left out: {error}"
-    rival = module.RIVAL
+    rival = module.VARIANTS[variant] if variant else module.RIVAL
     assert isinstance(rival, Rival)
     return rival

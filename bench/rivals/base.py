@@ -65,6 +65,10 @@ class Rival:
     def predictor(self, problem: Problem, layers: Layers, x: F32) -> Call:
         raise NotImplementedError(f"{self.name} does not predict")
 
+    def goodness_predictor(self, problem: Problem, layers: Layers, x: F32) -> Call:
+        """Forward-Forward: the goodness [n, n_classes] of x under every label."""
+        raise NotImplementedError(f"{self.name} has no goodness")
+
     def fit_classifier(
         self, x: NDArray[Any], y: NDArray[Any], hidden: tuple[int, ...], epochs: int
     ) -> Call:

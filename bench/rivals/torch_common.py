@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -17,20 +16,43 @@ from torch.nn import functional as F
 
 from rivals.base import Call, Rival, Trainee
 
-Loss = Callable[[Tensor, Tensor], Tensor]
+Loss = Callable[..., Tensor]
 
 
-def build(layer_sizes: tuple[int, ...], layers: Layers) -> nn.Sequential:
-    parts: list[nn.Module] = []
-    for n_in, n_out in pairwise(layer_sizes):
-        parts += [nn.Linear(n_in, n_out), nn.ReLU()]
-    net = nn.Sequential(*parts[:-1])
+def linear(w: F32, b: F32) -> nn.Linear:
+    """A layer of these weights [n_in, n_out]; without a bias if b is empty."""
+    layer = nn.Linear(*w.shape, bias=len(b) > 0)
     with torch.no_grad():
-        linears = [m for m in net if isinstance(m, nn.Linear)]
-        for linear, (w, b) in zip(linears, layers, strict=True):
-            linear.weight.copy_(torch.from_numpy(w.T.copy()))
-            linear.bias.copy_(torch.from_numpy(b))
-    return net
+        layer.weight.copy_(torch.from_numpy(w.T.copy()))
+        if len(b):
+            layer.bias.copy_(torch.from_numpy(b))
+    return layer
+
+
+def build(layers: Layers) -> nn.Sequential:
+    parts: list[nn.Module] = []
+    for w, b in layers:
+        parts += [linear(w, b), nn.ReLU()]
+    return nn.Sequential(*parts[:-1])
+
+
+def linear_layers(net: nn.Module) -> Layers:
+    """All linear layers of a network, in the order of its modules."""
+    return [
+        (
+            m.weight.detach().numpy().T.copy(),
+            np.zeros(0, np.float32) if m.bias is None else m.bias.detach().numpy().copy(),
+        )
+        for m in net.modules()
+        if isinstance(m, nn.Linear)
+    ]
+
+
+def compile_(function: Callable[..., Any]) -> Callable[..., Any]:
+    import torch._inductor.config as inductor
+
+    inductor.compile_threads = 1  # no worker processes that stay beside the timing
+    return torch.compile(function)
 
 
 class TorchTrainee(Trainee):
@@ -46,13 +68,13 @@ class TorchTrainee(Trainee):
     ) -> None:
         self.name = name
         self._problem = problem
-        self._net = build(problem.layer_sizes, layers)
+        self._net = self._build(layers)
         self._x = torch.from_numpy(data.x_float)
         self._y = torch.from_numpy(data.y.astype(np.int64))
         self._autocast = autocast
         self._loss: Loss = self._forward_loss
         if compiled:
-            self._loss = torch.compile(self._forward_loss)
+            self._loss = compile_(self._forward_loss)
         params, lr = self._net.parameters(), problem.learning_rate
         self._optimizer: torch.optim.Optimizer
         if problem.optimizer == "momentum":
@@ -63,6 +85,9 @@ class TorchTrainee(Trainee):
         self._generator = torch.Generator().manual_seed(0)
         self._step = 0
 
+    def _build(self, layers: Layers) -> nn.Module:
+        return build(layers)
+
     def _cast(self) -> AbstractContextManager[Any]:
         return torch.autocast("cpu", torch.bfloat16) if self._autocast else nullcontext()
 
@@ -70,15 +95,20 @@ class TorchTrainee(Trainee):
         with self._cast():
             return F.cross_entropy(self._net(x), y)
 
+    def _losses(self, x: Tensor, y: Tensor) -> Tensor:
+        return self._loss(x, y)
+
     def _train_step(self, x: Tensor, y: Tensor) -> Tensor:
+        return self._step_on(self._losses(x, y))
+
+    def _step_on(self, loss: Tensor) -> Tensor:
         if self._problem.total_steps:
             for group in self._optimizer.param_groups:
                 group["lr"] = self._problem.lr_at(self._step)
         self._step += 1
-        self._optimizer.zero_grad(set_to_none=True)
-        loss = self._loss(x, y)
         loss.backward()
         self._optimizer.step()
+        self._optimizer.zero_grad(set_to_none=True)
         return loss
 
     def _shuffled(self) -> Tensor:
@@ -104,11 +134,7 @@ class TorchTrainee(Trainee):
         return float(loss.detach())
 
     def layers(self) -> Layers:
-        return [
-            (m.weight.detach().numpy().T.copy(), m.bias.detach().numpy().copy())
-            for m in self._net
-            if isinstance(m, nn.Linear)
-        ]
+        return linear_layers(self._net)
 
     def accuracy(self, x: NDArray[Any], y: NDArray[np.int32]) -> float:
         with torch.inference_mode(), self._cast():
@@ -178,12 +204,25 @@ class TorchRival(Rival):
         return _Normals(self.name, n)
 
     def predictor(self, problem: Problem, layers: Layers, x: F32) -> Call:
-        net = build(problem.layer_sizes, layers).to(self.torch_dtype)
+        net: nn.Module = build(layers).to(self.torch_dtype)
         x_ = torch.from_numpy(x).to(self.torch_dtype)
-        if self.compiled:
-            net.compile()
-        return _Predictor(self.name, net, x_)
+        return _Predictor(self.name, compile_(net) if self.compiled else net, x_)
 
     def clean_up(self) -> None:
         if self.compiled:
             torch._dynamo.reset()
+
+
+def variants(cls: type[TorchRival], label: str) -> dict[str, TorchRival]:
+    """The rival in float32 and under bf16 autocast, eager and compiled: 'bf16', 'compile', ..."""
+    made = {}
+    for compiled in (False, True):
+        for bf16 in (False, True):
+            rival = cls()
+            rival.compiled, rival.autocast = compiled, bf16
+            if bf16:
+                rival.dtype, rival.torch_dtype = "bfloat16", torch.bfloat16
+            short = "bf16" if bf16 else "f32"
+            rival.name = f"{'torch.compile' if compiled else 'torch'} {label} {short}"
+            made["-".join(["compile"] * compiled + ["bf16"] * bf16)] = rival
+    return made

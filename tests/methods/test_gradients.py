@@ -9,6 +9,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+from differences import STEP, central_difference
 from oracle.activations import ACTIVATIONS, DERIVATIVES
 from oracle.losses import SAMPLE_LOSSES, error, mean_loss, one_hot
 from reference import Reference
@@ -16,21 +17,7 @@ from tolerances import DIFFERENCES, STEP_F32, STEP_PARAMETER
 
 from bpfree_fast import _core as core
 
-STEP = 1e-5
 SIZES = [7, 6, 5, 4]
-
-
-def central_difference(f, p):
-    """Derivative of f() by every element of p, which f reads."""
-    result = np.zeros_like(p)
-    for i in np.ndindex(p.shape):
-        kept = p[i]
-        p[i] = kept + STEP
-        above = f()
-        p[i] = kept - STEP
-        result[i] = (above - f()) / (2 * STEP)
-        p[i] = kept
-    return result
 
 
 def targets(loss, n, n_outputs, rng):
