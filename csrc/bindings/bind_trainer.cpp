@@ -4,6 +4,7 @@
 #include "bindings/bindings.h"
 #include "methods/backprop.h"
 #include "methods/feedback.h"
+#include "methods/forward_forward.h"
 
 namespace bpfree::bindings {
 
@@ -49,13 +50,46 @@ FeedbackOptions feedback_options(const std::string& rule, const std::string& err
   return options;
 }
 
+ForwardForwardOptions forward_forward_options(const std::string& goodness, const std::string& loss,
+                                              const std::string& label_position,
+                                              const std::string& negatives,
+                                              std::optional<double> threshold, double temperature,
+                                              double symba_scale, double peer_normalization) {
+  using formulas::Goodness, formulas::GoodnessLoss;
+  ForwardForwardOptions options;
+  options.goodness = named<Goodness, 4>("goodness", goodness,
+                                        {{{"sum", Goodness::sum},
+                                          {"mean", Goodness::mean},
+                                          {"grouped_squares", Goodness::grouped_squares},
+                                          {"grouped_mean", Goodness::grouped_mean}}});
+  options.loss = named<GoodnessLoss, 2>(
+      "goodness_loss", loss,
+      {{{"logistic", GoodnessLoss::logistic}, {"symba", GoodnessLoss::symba}}});
+  options.label_position = named<LabelPosition, 3>("label_position", label_position,
+                                                   {{{"append", LabelPosition::append},
+                                                     {"overwrite", LabelPosition::overwrite},
+                                                     {"none", LabelPosition::none}}});
+  options.negatives = named<Negatives, 3>(
+      "negatives", negatives,
+      {{{"random", Negatives::random}, {"hard", Negatives::hard}, {"given", Negatives::given}}});
+  if (threshold) options.threshold = static_cast<float>(*threshold);
+  options.temperature = static_cast<float>(temperature);
+  options.symba_scale = static_cast<float>(symba_scale);
+  options.peer_normalization = static_cast<float>(peer_normalization);
+  return options;
+}
+
 std::unique_ptr<BoundTrainer> make(const py::object& network, const std::string& method,
                                    const std::string& feedback, const std::string& error_signal,
                                    const std::string& distribution, double scale,
                                    const std::string& solver, double momentum, bool nesterov,
                                    double beta_1, double beta_2, double epsilon, double alpha,
                                    double weight_decay, std::int64_t batch_size, std::uint64_t seed,
-                                   int n_threads) {
+                                   int n_threads, const std::string& goodness,
+                                   const std::string& goodness_loss,
+                                   const std::string& label_position, const std::string& negatives,
+                                   std::optional<double> threshold, double temperature,
+                                   double symba_scale, double peer_normalization) {
   if (batch_size < 1) fail("batch_size is " + std::to_string(batch_size) + ", expected at least 1");
   TrainerOptions options;
   options.optimizer = {solver_named(solver, momentum, nesterov),
@@ -69,15 +103,23 @@ std::unique_ptr<BoundTrainer> make(const py::object& network, const std::string&
   options.seed = seed;
   options.n_threads = n_threads;
   auto& net = network.cast<Network&>();
-  const bool backprop =
-      named<bool, 2>("method", method, {{{"backprop", true}, {"feedback", false}}});
+  enum class Method { backprop, feedback, forward_forward };
+  const Method kind = named<Method, 3>("method", method,
+                                       {{{"backprop", Method::backprop},
+                                         {"feedback", Method::feedback},
+                                         {"forward_forward", Method::forward_forward}}});
   const FeedbackOptions rule = feedback_options(feedback, error_signal, distribution, scale);
   auto bound = std::make_unique<BoundTrainer>();
   bound->network = network;
-  if (backprop)
+  if (kind == Method::backprop)
     bound->trainer = std::make_unique<Backprop>(net, options);
-  else
+  else if (kind == Method::feedback)
     bound->trainer = make_feedback_trainer(net, options, rule);
+  else
+    bound->trainer = std::make_unique<ForwardForward>(
+        net, options,
+        forward_forward_options(goodness, goodness_loss, label_position, negatives, threshold,
+                                temperature, symba_scale, peer_normalization));
   return bound;
 }
 
@@ -115,13 +157,15 @@ double run_epoch(BoundTrainer& bound, const py::array& x, const py::array& y,
                  const py::object& sample_weight, std::uint64_t epoch, bool shuffle,
                  double input_scale, double learning_rate, const std::string& schedule,
                  std::uint64_t total_steps, std::uint64_t step_size, double gamma, double power_t,
-                 const py::object& on_event) {
+                 const py::object& on_event, const py::object& x_negative) {
   Trainer& t = *bound.trainer;
   if (!on_event.is_none() && PyCallable_Check(on_event.ptr()) == 0)
     throw py::type_error("on_event is " + std::string(py::repr(on_event)) +
                          ", expected a function or None");
   const Running running(bound);
-  const TrainingData data = training_data(t, x, y, sample_weight, input_scale);
+  TrainingData data = training_data(t, x, y, sample_weight, input_scale);
+  if (!x_negative.is_none())
+    data.x_negative = input_view(x_negative.cast<py::array>(), input_scale);
   t.begin_epoch(data,
                 {epoch, shuffle,
                  schedule_of(schedule, learning_rate, total_steps, step_size, gamma, power_t)});
@@ -195,6 +239,32 @@ py::tuple alignment(const BoundTrainer& bound, const py::array& x, const py::arr
   return py::make_tuple(angles, ratios);
 }
 
+ForwardForward& forward_forward(const BoundTrainer& bound) {
+  auto* trainer = dynamic_cast<ForwardForward*>(bound.trainer.get());
+  if (trainer == nullptr) fail("this trainer does not train by Forward-Forward");
+  return *trainer;
+}
+
+void set_phase(BoundTrainer& bound, const std::string& phase) {
+  forward_forward(bound).set_phase(named<FfPhase, 3>("phase", phase,
+                                                     {{{"both", FfPhase::both},
+                                                       {"positive", FfPhase::positive},
+                                                       {"negative", FfPhase::negative}}}));
+}
+
+void predict_by(const BoundTrainer& bound, const py::array& x, py::array out, bool goodness,
+                double input_scale, int n_threads, bool logits) {
+  const ForwardForward& trainer = forward_forward(bound);
+  const InputView view = input_view(x, input_scale);
+  float* result = checked_out<float>("out", out, view.rows, trainer.network().n_outputs());
+  check_apart("out", out, "x", x);
+  py::gil_scoped_release release;
+  if (goodness)
+    trainer.predict_goodness(view, result, n_threads);
+  else
+    trainer.predict_heads(view, result, logits, n_threads);
+}
+
 }  // namespace
 
 void bind_trainer(py::module_& m) {
@@ -205,7 +275,11 @@ void bind_trainer(py::module_& m) {
            py::arg("solver") = "adam", py::arg("momentum") = 0.9, py::arg("nesterov") = true,
            py::arg("beta_1") = 0.9, py::arg("beta_2") = 0.999, py::arg("epsilon") = 1e-8,
            py::arg("alpha") = 0.0, py::arg("weight_decay") = 0.0, py::arg("batch_size") = 128,
-           py::arg("seed") = 0, py::arg("n_threads") = 0)
+           py::arg("seed") = 0, py::arg("n_threads") = 0, py::arg("goodness") = "sum",
+           py::arg("goodness_loss") = "logistic", py::arg("label_position") = "append",
+           py::arg("negatives") = "random", py::arg("threshold") = py::none(),
+           py::arg("temperature") = 1.0, py::arg("symba_scale") = 4.0,
+           py::arg("peer_normalization") = 0.0)
       .def_property(
           "step", [](const BoundTrainer& b) { return b.trainer->step(); },
           [](BoundTrainer& b, std::uint64_t step) { b.trainer->set_step(step); })
@@ -213,7 +287,18 @@ void bind_trainer(py::module_& m) {
            py::arg("sample_weight") = py::none(), py::kw_only(), py::arg("epoch"),
            py::arg("shuffle") = true, py::arg("input_scale") = 1.0, py::arg("learning_rate"),
            py::arg("schedule") = "constant", py::arg("total_steps") = 0, py::arg("step_size") = 10,
-           py::arg("gamma") = 0.1, py::arg("power_t") = 0.5, py::arg("on_event") = py::none())
+           py::arg("gamma") = 0.1, py::arg("power_t") = 0.5, py::arg("on_event") = py::none(),
+           py::arg("x_negative") = py::none())
+      .def("set_phase", &set_phase, py::arg("phase"))
+      .def(
+          "set_stage",
+          [](BoundTrainer& b, std::optional<std::size_t> stage) {
+            forward_forward(b).set_stage(stage);
+          },
+          py::arg("stage"))
+      .def("predict_by", &predict_by, py::arg("x"), py::arg("out"), py::kw_only(),
+           py::arg("goodness"), py::arg("input_scale") = 1.0, py::arg("n_threads") = 0,
+           py::arg("logits") = false)
       .def_readonly("stopped", &BoundTrainer::stopped)
       .def("optimizer_state", &optimizer_state)
       .def("set_optimizer_state", &set_optimizer_state, py::arg("state"))

@@ -6,6 +6,8 @@ namespace bpfree::formulas {
 
 enum class Activation { identity, relu, leaky_relu, tanh, logistic, gelu };
 enum class Loss { softmax_cross_entropy, binary_cross_entropy, squared_error };
+enum class Goodness { sum, mean, grouped_squares, grouped_mean };
+enum class GoodnessLoss { logistic, symba };
 enum class Solver {
   sgd,
   momentum,

@@ -60,16 +60,17 @@ class RunGuard {
 
 }  // namespace
 
-Trainer::Trainer(Network& network, const TrainerOptions& options)
+Trainer::Trainer(Network& network, const TrainerOptions& options, std::size_t n_sets)
     : network_(network),
       options_(checked(options)),
       kernels_(network.kernels()),
       element_(network.compute() == Compute::bfloat16 ? 2 : 4),
       padded_batch_(round_up(options.batch_size, kPanel)),
+      n_sets_(n_sets),
       state_(options.optimizer.solver, network.parameter_buffer_size()) {
   for (Buffer<char>& x : x_)
-    x = Buffer<char>(
-        checked_product(padded_batch_, row_stride(network.sizes()[0], element_), element_));
+    x = Buffer<char>(checked_product(n_sets * padded_batch_,
+                                     row_stride(network.sizes()[0], element_), element_));
   row_loss_ = Buffer<float>(padded_batch_);
   // A step is some four phases; each must be worth its threads.
   team_ = threads_for(options.n_threads, static_cast<double>(network.n_params()) *
@@ -136,9 +137,9 @@ void Trainer::set_state(const StateArray& array, const float* value) {
 
 void Trainer::check(const TrainingData& data) const {
   const InputView& x = data.x;
-  if (x.columns != network_.sizes()[0])
+  if (x.columns != n_features())
     fail("x has " + std::to_string(x.columns) + " columns, the network was made for " +
-         std::to_string(network_.sizes()[0]));
+         std::to_string(n_features()));
   if (x.rows == 0) fail("x has 0 rows, expected at least 1");
   if (x.rows > std::numeric_limits<std::uint32_t>::max())
     fail("x has " + std::to_string(x.rows) + " rows, expected fewer than 2^32");
@@ -217,7 +218,7 @@ bool Trainer::next(std::span<const Plan>& plans) noexcept {
     start_step();
     if (!gathered_)
       add(
-          divide_up(n_, kGatherRows),
+          n_sets_ * divide_up(n_, kGatherRows),
           [](const void* self, std::size_t tile, const Worker&) {
             stage(self).trainer->gather(tile, stage(self).trainer->step_in_epoch_);
           },
@@ -271,7 +272,7 @@ Trainer::Tiling Trainer::tiling(std::size_t n_blocks, std::size_t n_panels,
 void Trainer::add_gather_next() {
   if (step_in_epoch_ + 1 == n_steps_) return;
   add(
-      divide_up(rows_of_step(step_in_epoch_ + 1), kGatherRows),
+      n_sets_ * divide_up(rows_of_step(step_in_epoch_ + 1), kGatherRows),
       [](const void* self, std::size_t tile, const Worker&) {
         stage(self).trainer->gather(tile, stage(self).trainer->step_in_epoch_ + 1);
       },
@@ -279,17 +280,21 @@ void Trainer::add_gather_next() {
 }
 
 void Trainer::gather(std::size_t tile, std::size_t step) const {
-  const InputView& x = data_.x;
   const std::size_t rows = rows_of_step(step);
+  const std::size_t set = tile / divide_up(rows, kGatherRows);
+  const InputView& x = set == 0 ? data_.x : data_.x_negative;
   const std::size_t size = x.type == InputType::u8 ? 1 : x.type == InputType::f32 ? 4 : 8;
-  const product::GatherArgs args{.dst = x_[step == step_in_epoch_ ? 0 : 1].data(),
-                                 .dst_stride = row_stride(x.columns - first_feature_, element_),
-                                 .src = static_cast<const char*>(x.data) + first_feature_ * size,
-                                 .src_stride = x.row_stride,
-                                 .order = order_.data() + step * options_.batch_size,
-                                 .first_row = 0,
-                                 .n_features = x.columns - first_feature_};
-  const std::size_t begin = tile * kGatherRows;
+  const std::size_t n = x.columns - first_feature_;
+  const std::size_t stride = row_stride(n, element_);
+  const product::GatherArgs args{
+      .dst = x_[step == step_in_epoch_ ? 0 : 1].data() + set * rows * stride * element_,
+      .dst_stride = stride,
+      .src = static_cast<const char*>(x.data) + first_feature_ * size,
+      .src_stride = x.row_stride,
+      .order = order_.data() + step * options_.batch_size,
+      .first_row = 0,
+      .n_features = n};
+  const std::size_t begin = tile % divide_up(rows, kGatherRows) * kGatherRows;
   const std::size_t end = std::min(begin + kGatherRows, rows);
   (x.type == InputType::u8    ? kernels_.gather_u8
    : x.type == InputType::f32 ? kernels_.gather_f32

@@ -33,6 +33,8 @@ struct TrainingData {
   const std::int32_t* labels = nullptr;
   const float* targets = nullptr;
   const float* weights = nullptr;
+  InputView
+      x_negative{};  // a second set of rows in step with x, for methods that contrast two; else without data
 };
 
 struct EpochOptions {
@@ -43,7 +45,7 @@ struct EpochOptions {
 
 class Trainer : private PhaseSource {
  public:
-  Trainer(Network& network, const TrainerOptions& options);
+  Trainer(Network& network, const TrainerOptions& options, std::size_t n_sets = 1);
   ~Trainer() override;
   Trainer(const Trainer&) = delete;
   Trainer& operator=(const Trainer&) = delete;
@@ -83,7 +85,7 @@ class Trainer : private PhaseSource {
     std::size_t rows;
     std::size_t columns;  // 0: a vector of `rows`
   };
-  std::vector<StateArray> state_arrays() const;
+  virtual std::vector<StateArray> state_arrays() const;
   static void get_state(const StateArray& array, float* out);
   static void set_state(const StateArray& array, const float* value);
 
@@ -112,7 +114,8 @@ class Trainer : private PhaseSource {
   virtual bool build_phase(std::size_t index) = 0;
   virtual void before_step() {}
   virtual void check_target(const TrainingData& data) const;
-  virtual std::size_t scratch_bytes() const = 0;  // of a thread
+  virtual std::size_t scratch_bytes() const = 0;                          // of a thread
+  virtual std::size_t n_features() const { return network_.sizes()[0]; }  // columns of x
 
   void add_gather_next();
   void add(std::size_t n_tiles, void (*run)(const void*, std::size_t, const Worker&),
@@ -133,6 +136,7 @@ class Trainer : private PhaseSource {
   double batch_weight_ = 0;   // sum of their weights
   int team_ = 1;
   std::size_t first_feature_ = 0;  // columns of x before it are not gathered
+  std::size_t n_sets_ = 1;         // 2: the rows of x_negative follow those of x
 
   Buffer<char> x_[2];  // this batch and the next
   Buffer<float> row_loss_;

@@ -103,7 +103,7 @@ struct StoreEpilogue {
   }
 };
 
-// h = f(scale c + bias), in float32 or bf16.
+// h = f(row_scale scale c + bias), in float32 or bf16, with the rows' sums of squares.
 template <class Isa, class M, bool kBf16>
 struct ForwardEpilogue {
   using V = Vec<Isa, float>;
@@ -112,12 +112,21 @@ struct ForwardEpilogue {
 
   template <std::size_t R, std::size_t NV>
   [[gnu::always_inline]] void operator()(V (&c)[R][NV], std::size_t row, std::size_t column) const {
-    const V scale = V::set(args.scale);
+    if (args.n_variants > 0) {
+      const TileBuffer<V, R, NV> tile(c);
+      for (std::size_t k = 0; k < args.n_variants; ++k)
+        add_label(&tile.rows[0][0], R, NV, args.variants[k], row, column);
+      return;
+    }
+    V bias[NV];
 #pragma GCC unroll 2
-    for (std::size_t v = 0; v < NV; ++v) {
-      const V bias = args.bias != nullptr ? V::load(args.bias + column + v * V::N) : V::zero();
+    for (std::size_t v = 0; v < NV; ++v)
+      bias[v] = args.bias != nullptr ? V::load(args.bias + column + v * V::N) : V::zero();
 #pragma GCC unroll 16
-      for (std::size_t i = 0; i < R; ++i) c[i][v] = V::mul_add(scale, c[i][v], bias);
+    for (std::size_t i = 0; i < R; ++i) {
+      const V scale = V::set(scale_of(args.row_scale, row + i));
+#pragma GCC unroll 2
+      for (std::size_t v = 0; v < NV; ++v) c[i][v] = V::mul_add(scale, c[i][v], bias[v]);
     }
     typename H::Type* h = static_cast<typename H::Type*>(args.h) + row * args.h_stride + column;
     if (IsFull<M, R, NV>::value && is_cheap(args.activation)) {
@@ -125,21 +134,37 @@ struct ForwardEpilogue {
 #pragma GCC unroll 16
         for (std::size_t i = 0; i < R; ++i)
 #pragma GCC unroll 2
-          for (std::size_t v = 0; v < NV; ++v)
-            H::store(h + i * args.h_stride + v * V::N, formulas::activate<kActivation>(c[i][v]));
+          for (std::size_t v = 0; v < NV; ++v) {
+            c[i][v] = formulas::activate<kActivation>(c[i][v]);
+            H::store(h + i * args.h_stride + v * V::N, c[i][v]);
+          }
       });
+      if (args.row_squares != nullptr) {
+#pragma GCC unroll 16
+        for (std::size_t i = 0; i < R; ++i) {
+          V sum = V::zero();
+#pragma GCC unroll 2
+          for (std::size_t v = 0; v < NV; ++v) sum = V::mul_add(c[i][v], c[i][v], sum);
+          args.row_squares[row + i] += sum.reduce_add();
+        }
+      }
       return;
     }
     // The others need many registers.
     const TileBuffer<V, R, NV> tile(c);
     with_activation<Isa>(args.activation, [&]<formulas::Activation kActivation>() {
-      for (std::size_t i = 0; i < R; ++i)
+      for (std::size_t i = 0; i < R; ++i) {
+        V sum = V::zero();
         for (std::size_t v = 0; v < NV; ++v) {
           const V a = V::load(&tile.rows[i][v * V::N]);
           if (args.preactivation != nullptr)
             a.store(args.preactivation + (row + i) * args.preactivation_stride + column + v * V::N);
-          H::store(h + i * args.h_stride + v * V::N, formulas::activate<kActivation>(a));
+          const V out = formulas::activate<kActivation>(a);
+          H::store(h + i * args.h_stride + v * V::N, out);
+          sum = V::mul_add(out, out, sum);
         }
+        if (args.row_squares != nullptr) args.row_squares[row + i] += sum.reduce_add();
+      }
     });
   }
 
@@ -151,6 +176,35 @@ struct ForwardEpilogue {
     if (args.activation == Activation::leaky_relu)
       return f.template operator()<Activation::leaky_relu>();
     return f.template operator()<Activation::identity>();
+  }
+
+  [[gnu::always_inline]] float scale_of(const float* row_scale, std::size_t row) const {
+    return row_scale != nullptr ? args.scale * row_scale[row] : args.scale;
+  }
+
+  // Small beside the product, so one copy for all tile shapes: tile [n_rows][n_vectors * N].
+  [[gnu::noinline]] void add_label(const float* tile, std::size_t n_rows, std::size_t n_vectors,
+                                   const LabelVariant& variant, std::size_t row,
+                                   std::size_t column) const {
+    with_activation<Isa>(args.activation, [&]<formulas::Activation kActivation>() {
+      for (std::size_t i = row; i < row + n_rows; ++i) {
+        const std::size_t label =
+            variant.labels != nullptr ? static_cast<std::size_t>(variant.labels[i]) : 0;
+        const V scale = V::set(args.scale);
+        const V row_scale = V::set(variant.row_scale != nullptr ? variant.row_scale[i] : 1.0f);
+        V sum = V::zero();
+        for (std::size_t v = 0; v < n_vectors; ++v, tile += V::N) {
+          const std::size_t at = column + v * V::N;
+          const V with_label =
+              V::mul_add(scale, V::load(tile), V::load(variant.table + label * kPanel + at));
+          const V bias = args.bias != nullptr ? V::load(args.bias + at) : V::zero();
+          const V h = formulas::activate<kActivation>(V::mul_add(row_scale, with_label, bias));
+          H::store(static_cast<typename H::Type*>(variant.h) + i * args.h_stride + at, h);
+          sum = V::mul_add(h, h, sum);
+        }
+        if (variant.row_squares != nullptr) variant.row_squares[i] += sum.reduce_add();
+      }
+    });
   }
 };
 

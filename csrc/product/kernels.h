@@ -81,7 +81,17 @@ struct StoreArgs {
   bool accumulate;
 };
 
-// h = f(scale * (x W) + b) for one panel of columns.
+// One way to fill in the label inputs of a layer: row i of x W gets row labels[i] of the table (labels null: row 0).
+struct LabelVariant {
+  const float* table;  // [n][32], of the panel
+  const std::int32_t* labels;
+  const float* row_scale;
+  void* h;  // of the panel's first column
+  float* row_squares;
+};
+
+// h = f(row_scale * scale * (x W) + b) for one panel of columns. With variants, h = f(row_scale * (scale * (x W) + table row) + b)
+// of each, from one product.
 struct ForwardArgs {
   RowsOperand x;
   const void* panel;
@@ -97,6 +107,11 @@ struct ForwardArgs {
   std::size_t h_stride;
   float* preactivation;  // of the panel's first column, or null
   std::size_t preactivation_stride;
+  const float* row_scale = nullptr;  // of each row, null: 1
+  float* row_squares =
+      nullptr;  // of each row: sum of h^2 over the panel (f(0) = 0), null: not wanted
+  const LabelVariant* variants = nullptr;
+  std::size_t n_variants = 0;
 };
 
 // delta = (signal F) * f'(a) for one panel, written as the weight product's vector operand, with its column sums.
@@ -141,6 +156,56 @@ struct BackwardArgs {
   std::size_t preactivation_stride;
   float* delta_t;          // [n][32]
   std::uint32_t* pairs_t;  // bf16 words [n / 2][32], or null
+};
+
+// delta of a layer whose loss is a function of its rows' sums of squares, one panel, as the weight product's vector operand:
+//   value_i = loss_factor_i h_i, plus `peer` where i < n_positive
+//   delta_i = row_factor_i (value_i + value_{i + pair}), the second only where pair > 0: rows that share their input
+// column_sums are those of value; label_gradient[labels[i]] += row_factor * value_i.
+struct GoodnessDeltaArgs {
+  const void* h;  // of the panel's first column, rows of delta and `pair` more
+  std::size_t h_stride;
+  std::size_t n_rows;  // of delta
+  std::size_t pair;
+  const float* loss_factor;  // of each row of h
+  const float* row_factor;   // of each row of delta
+  std::size_t n_positive;
+  const float* peer;  // 32 values, or null
+  const std::int32_t* labels;
+  float* label_gradient;  // [n][32], or null
+  void* delta;
+  float* column_sums;
+};
+
+// The same where the loss is a function of sums over groups of `group_size` columns:
+//   delta_i = row_factor_i * factors[i][group of the column] * (h_i, or 1 where h_i > 0)
+struct GroupDeltaArgs {
+  const void* h;
+  std::size_t h_stride;
+  std::size_t n_rows;
+  std::size_t first_column;  // of the panel
+  std::size_t n_columns;
+  std::size_t group_size;
+  std::size_t n_groups;  // columns beyond them belong to the last
+  const float* factors;  // [n_rows][n_groups]
+  bool indicator;
+  const float* row_factor;
+  void* delta;
+  float* column_sums;  // without row_factor
+};
+
+// Rows in the compute type: h_group /= sqrt(mean h_group^2 + tiny) in place, and the sums from before.
+struct GroupNormArgs {
+  void* h;
+  std::size_t h_stride;
+  std::size_t row_begin;
+  std::size_t row_end;
+  std::size_t n_columns;
+  std::size_t group_size;
+  std::size_t n_groups;
+  float tiny;
+  float* sums;     // [rows][n_groups]
+  float* squares;  // [rows][n_groups]
 };
 
 // One parameter array as the update sees it: a panel [n_in][32] and what belongs to it.
@@ -221,6 +286,13 @@ struct DtypeKernels {
   void (*transpose)(const TransposeArgs&);
   void (*backward)(const BackwardArgs&);
   void (*update)(const UpdateArgs&);
+  void (*goodness_delta)(const GoodnessDeltaArgs&);
+  void (*group_delta)(const GroupDeltaArgs&);
+  void (*group_norm)(const GroupNormArgs&);
+  // Of rows in the compute type: sums of squares along each, and sums of 32 columns.
+  void (*row_squares)(float* out, const void* rows, std::size_t stride, std::size_t n_columns,
+                      std::size_t n_rows);
+  void (*column_sums)(float* out, const void* rows, std::size_t stride, std::size_t n_rows);
 };
 
 struct F64Kernels {

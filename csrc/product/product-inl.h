@@ -3,6 +3,7 @@
 // are those of run_block(). Compiled once per instruction set by product_<isa>.cpp.
 #pragma once
 
+#include "product/goodness-inl.h"
 #include "product/loss-inl.h"
 #include "product/pack-inl.h"
 
@@ -32,6 +33,9 @@ struct Products {
       o.next_bytes = args.depth * M::kWidth * sizeof(typename M::Word);
       o.n_rows = last.row + last.height;
     }
+    clear_squares(args.row_squares, args);
+    for (std::size_t k = 0; k < args.n_variants; ++k)
+      clear_squares(args.variants[k].row_squares, args);
     run_panel<M, Walk::rows>(o, args.blocks, args.n_blocks, args.n_columns,
                              ForwardEpilogue<Isa, M, kOutBf16>{args});
   }
@@ -95,6 +99,13 @@ struct Products {
                         args.depth};
     run_panel<M, Walk::columns>(o, args.blocks, args.n_blocks, args.n_columns,
                                 UpdateEpilogue<Isa, M, kSolver>{args});
+  }
+
+  // The panel's tiles add to them.
+  static void clear_squares(float* row_squares, const ForwardArgs& args) {
+    if (row_squares == nullptr) return;
+    const RowBlock last = args.blocks[args.n_blocks - 1];
+    for (std::size_t i = args.blocks[0].row; i < last.row + last.height; ++i) row_squares[i] = 0;
   }
 
   // The output layer: e is the delta already.
@@ -256,6 +267,11 @@ DtypeKernels make_dtype_kernels() {
       .transpose = Products<Isa, M>::transpose,
       .backward = Products<Isa, M>::backward,
       .update = Products<Isa, M>::update,
+      .goodness_delta = GoodnessRows<Isa, M>::delta,
+      .group_delta = GoodnessRows<Isa, M>::group_delta,
+      .group_norm = GoodnessRows<Isa, M>::group_norm,
+      .row_squares = GoodnessRows<Isa, M>::row_squares,
+      .column_sums = GoodnessRows<Isa, M>::column_sums,
   };
 }
 

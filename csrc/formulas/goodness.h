@@ -1,0 +1,37 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// The local losses of Forward-Forward as functions of a row's goodness g, in double: a row at a time.
+// Source: Hinton 2022, arXiv:2212.13345 (logistic); Lee & Song 2023, arXiv:2303.08418 (SymBa).
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+
+#include "formulas/kinds.h"
+
+namespace bpfree::formulas {
+
+inline double softplus(double z) { return std::max(z, 0.0) + std::log1p(std::exp(-std::abs(z))); }
+inline double sigmoid(double z) {
+  const double e = std::exp(-std::abs(z));
+  return z >= 0 ? 1 / (1 + e) : e / (1 + e);
+}
+
+struct LossOfGoodness {
+  double loss;
+  double slope;  // d loss / d g
+};
+
+// z = (g - threshold) / temperature; a positive row wants it high.
+inline LossOfGoodness logistic_loss(double g, double threshold, double temperature, bool positive) {
+  const double z = (g - threshold) / temperature;
+  if (positive) return {softplus(-z), -sigmoid(-z) / temperature};
+  return {softplus(z), sigmoid(z) / temperature};
+}
+
+// softplus(-scale (g_positive - g_negative)): the slope for the positive row, its negative for the other.
+inline LossOfGoodness symba_loss(double positive, double negative, double scale) {
+  const double z = scale * (positive - negative);
+  return {softplus(-z), -scale * sigmoid(-z)};
+}
+
+}  // namespace bpfree::formulas
