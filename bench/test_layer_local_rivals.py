@@ -118,8 +118,8 @@ def test_forward_forward_in_bf16_and_with_hard_negatives() -> None:
 @pytest.mark.parametrize("objective", ["pred", "sim", "predsim"])
 def test_local_loss_step(objective: str, sim_projection: bool, activation: str) -> None:
     problem = LocalLossProblem(
-        SIZES, BATCH, learning_rate=1.0, objective=objective, sim_projection=sim_projection, activation=activation,
-        similarity_weight=0.6,
+        SIZES, BATCH, learning_rate=1.0, objective=objective, sim_projection=sim_projection,
+        activation=activation, similarity_weight=0.6,
     )  # fmt: skip
     error, *_ = error_of(LOCAL[""], problem, LocalLossAnswer, 1)
     assert error <= STEP
