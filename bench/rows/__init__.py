@@ -3,8 +3,18 @@
 
 from __future__ import annotations
 
-from rows import fitting, memory, mnist, normals, predicting, products, steps, threads
+from rows import (
+    fitting,
+    forward_forward,
+    memory,
+    mnist,
+    normals,
+    predicting,
+    products,
+    steps,
+    threads,
+)
 from rows.common import Row
 
-MODULES = (products, normals, steps, fitting, predicting, threads, memory, mnist)
+MODULES = (products, normals, steps, fitting, predicting, threads, memory, forward_forward, mnist)
 ROWS: dict[str, Row] = {row.name: row for module in MODULES for row in module.ROWS}

@@ -40,7 +40,7 @@ class Curve:
         return [sum(s) for s in self.seconds]
 
 
-def _epoch(trainee: Trainee, epoch: int) -> float:
+def train_epoch(trainee: Trainee, epoch: int) -> float:
     time.sleep(0.1)  # the last contestant's threads stop spinning
     start = Clock.now()
     loss = trainee.epoch(epoch)
@@ -70,7 +70,7 @@ def learn(
             curves[rival.name].seconds.append([])
         for epoch in range(epochs):
             for t in trainees:
-                curves[t.name].seconds[-1].append(_epoch(t, epoch))
+                curves[t.name].seconds[-1].append(train_epoch(t, epoch))
                 curves[t.name].accuracy[-1].append(t.accuracy(x_test, ctx.data.y_test))
     return curves
 
