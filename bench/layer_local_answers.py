@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The right answers for the layer-local methods: float64 steps of tests/oracle."""
+"""The right answers for the layer-local methods in float64; tests/oracle has Forward-Forward's."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ from rivals.base import Call, Trainee
 from rivals.torch_common import TorchRival, TorchTrainee, compile_, linear, variants
 
 TINY = 1e-8
-# Rows of one forward in the prediction by goodness: faster than all 10,000 at once.
+# Rows of one forward when predicting: as fast as 250, 500 or 2,000 of them, and little memory.
 CHUNK = 1000
 
 
