@@ -10,6 +10,8 @@
 
 namespace bpfree::formulas {
 
+inline constexpr float kTiny = 1e-8f;  // beside the mean square that a row is divided by
+
 inline double softplus(double z) { return std::max(z, 0.0) + std::log1p(std::exp(-std::abs(z))); }
 inline double sigmoid(double z) {
   const double e = std::exp(-std::abs(z));

@@ -181,13 +181,7 @@ void DenseTrainer::update(std::size_t layer, std::size_t tile, const Worker& wor
   add_update_targets(layer, panel, args);
   kernels_.update(args);
   if (group != 0) return;
-  const std::size_t at = y.biases + panel * kPanel;
-  product::Parameters biases{.value = network_.parameters() + at};
-  state_.attach(biases, at);
-  product::kernels().vector_update({.parameters = biases,
-                                    .gradient = column_sums,
-                                    .n = kPanel,
-                                    .step = step_constants(true, layer == 0)});
+  update_vector(y.biases + panel * kPanel, column_sums, kPanel, step_constants(true, layer == 0));
 }
 
 product::ProjectArgs DenseTrainer::project_args(std::size_t layer, std::size_t panel, void* delta,

@@ -92,6 +92,8 @@ class ForwardForward final : public Trainer {
     gather_next
   };
   static constexpr std::size_t kTrained = 1, kNeutral = 2;
+  static constexpr std::size_t kPackBlocks = 8;  // row blocks of a pack tile
+  static constexpr std::size_t kNormRows = 8;    // rows of a tile that normalises groups
   struct Action {
     Do what;
     std::size_t layer = 0;
@@ -147,7 +149,7 @@ class ForwardForward final : public Trainer {
   void pack_head(std::size_t layer, std::size_t tile) const;
   void head(std::size_t index, std::size_t tile) const;
   void update(std::size_t layer, std::size_t tile, const Worker& worker) const;
-  void update_labels(const Layer& y, std::size_t panel, const float* gradient) const;
+  void neutral_row(float* out, const float* label_rows) const;
   void head_update(std::size_t index, std::size_t tile, const Worker& worker) const;
   static const ForwardForward& self_of(const void* self) {
     return static_cast<const ForwardForward&>(*stage(self).trainer);

@@ -7,6 +7,7 @@
 #include <string>
 
 #include "base/error.h"
+#include "formulas/goodness.h"
 #include "methods/forward_forward.h"
 
 namespace bpfree {
@@ -15,7 +16,6 @@ using product::kPanel;
 
 namespace {
 
-constexpr float kTiny = 1e-8f;
 constexpr std::size_t kRows = 112;  // of a chunk, all its labels counted
 
 std::size_t chunk_of(std::size_t n_labels) { return std::max<std::size_t>(kRows / n_labels, 1); }
@@ -112,7 +112,7 @@ class ForwardForward::Prediction {
       const double squares = scale * scale * static_cast<double>(squares_[i]) + label;
       input_factor_[i] =
           static_cast<float>(1 / std::sqrt(squares / static_cast<double>(network_.sizes()[0]) +
-                                           static_cast<double>(kTiny)));
+                                           static_cast<double>(formulas::kTiny)));
     }
   }
 
@@ -129,10 +129,7 @@ class ForwardForward::Prediction {
       const float* label_rows =
           network_.parameters() + y.weights + p * y.panel_size() + ff_.n_pixels() * kPanel;
       alignas(64) float neutral[kPanel] = {};
-      if (shared && n_labels_ == 0)
-        for (std::size_t c = 0; c < network_.n_outputs(); ++c)
-          for (std::size_t j = 0; j < kPanel; ++j)
-            neutral[j] += label_rows[c * kPanel + j] / static_cast<float>(network_.n_outputs());
+      if (shared && n_labels_ == 0) ff_.neutral_row(neutral, label_rows);
       for (std::size_t c = 0; c < variants.size(); ++c)
         variants[c] = {n_labels_ == 0 ? neutral : label_rows + c * kPanel, nullptr,
                        input_factor_.data(), h + c * n_ * ff_.stride(l) * element_,
@@ -176,7 +173,7 @@ class ForwardForward::Prediction {
                            .n_columns = y.n_out,
                            .group_size = size,
                            .n_groups = n_outputs,
-                           .tiny = kTiny,
+                           .tiny = formulas::kTiny,
                            .sums = sums,
                            .squares = squares});
       const float* g = ff_.ff_.goodness == formulas::Goodness::grouped_squares ? squares : sums;
@@ -192,7 +189,7 @@ class ForwardForward::Prediction {
     const bool counts = l > 0 || ff_.n_hidden() == 1;
     const float divisor = ff_.ff_.goodness == formulas::Goodness::mean ? n : 1.0f;
     for (std::size_t i = 0; i < rows_; ++i) {
-      factor_[i] = 1.0f / std::sqrt(total_[i] / n + kTiny);
+      factor_[i] = 1.0f / std::sqrt(total_[i] / n + formulas::kTiny);
       if (counts) goodness_[i] += total_[i] / divisor;
     }
   }

@@ -308,4 +308,12 @@ formulas::Step Trainer::step_constants(bool is_bias, bool first_layer) const {
   return step;
 }
 
+void Trainer::update_vector(std::size_t at, const float* gradient, std::size_t n,
+                            const formulas::Step& step) const {
+  product::Parameters parameters{.value = network_.parameters() + at};
+  state_.attach(parameters, at);
+  product::kernels().vector_update(
+      {.parameters = parameters, .gradient = gradient, .n = n, .step = step});
+}
+
 }  // namespace bpfree

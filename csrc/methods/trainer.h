@@ -123,6 +123,9 @@ class Trainer : private PhaseSource {
   static const Stage& stage(const void* self) { return *static_cast<const Stage*>(self); }
 
   formulas::Step step_constants(bool is_bias, bool first_layer) const;
+  // Steps n parameters at an offset of the parameter buffer whose gradient is already there.
+  void update_vector(std::size_t at, const float* gradient, std::size_t n,
+                     const formulas::Step& step) const;
   std::size_t n_layers() const { return network_.layers().size(); }
   void check(const TrainingData& data) const;
   Tiling tiling(std::size_t n_blocks, std::size_t n_panels, std::size_t min_blocks = 1) const;
