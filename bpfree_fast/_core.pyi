@@ -71,6 +71,35 @@ def dense_update(
     n_samples: float = 0.0,
     n_threads: int = 0,
 ) -> None: ...
+def goodness(
+    h: _F32, out: _F32, kind: str = "sum", row_factor: _F32 | None = None, n_threads: int = 0
+) -> None: ...
+def forward_forward_update(
+    weights: _F32,
+    bias: _F32 | None,
+    x: _F32,
+    n_positive: int,
+    state: Sequence[_F32],
+    solver: str,
+    learning_rate: float,
+    *,
+    goodness: str = "sum",
+    goodness_loss: str = "logistic",
+    threshold: float | None = None,
+    temperature: float = 1.0,
+    symba_scale: float = 4.0,
+    h: _F32 | None = None,
+    step: int = 1,
+    momentum: float = 0.9,
+    nesterov: bool = True,
+    beta_1: float = 0.9,
+    beta_2: float = 0.999,
+    epsilon: float = 1e-8,
+    alpha: float = 0.0,
+    weight_decay: float = 0.0,
+    n_samples: float = 0.0,
+    n_threads: int = 0,
+) -> float: ...
 def feedback_matrix(
     out: _F32,
     seed: int,

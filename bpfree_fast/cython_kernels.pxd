@@ -37,6 +37,22 @@ cdef enum Distribution:
     NORMAL = 1
     SIGN = 2
 
+cdef enum GoodnessKind:
+    GOODNESS_SUM = 0
+    GOODNESS_MEAN = 1
+
+cdef enum GoodnessLoss:
+    GOODNESS_LOGISTIC = 0
+    GOODNESS_SYMBA = 1
+
+# The fields of bpfree_forward_forward; forward_forward_init() fills in the defaults.
+cdef struct ForwardForward:
+    int goodness
+    int loss
+    double threshold
+    double temperature
+    double symba_scale
+
 # The fields of bpfree_optimizer; optimizer_init() fills in the defaults.
 cdef struct Optimizer:
     int solver
@@ -92,3 +108,10 @@ cdef int project_feedback(float* delta, const float* e, const float* feedback, c
 cdef int project_random_feedback(float* delta, const float* e, const float* h, size_t batch,
         size_t n_outputs, size_t n_hidden, uint64_t seed, uint32_t layer, int distribution,
         double scale, int activation, int n_threads) noexcept nogil
+
+cdef int goodness(float* out, float* row_factor, const float* h, size_t batch, size_t n, int kind,
+        int n_threads) noexcept nogil
+cdef int forward_forward_init(ForwardForward* options) noexcept nogil
+cdef int forward_forward_update(float* W, float* b, float** W_state, float** b_state, float* h,
+        double* loss, const float* x, size_t n_positive, size_t batch, size_t n_in, size_t n_out,
+        const ForwardForward* options, const Optimizer* optimizer, int n_threads) noexcept nogil

@@ -14,7 +14,11 @@ cdef extern from "bpfree/bpfree.h" nogil:
         pass
     ctypedef enum bpfree_distribution:
         pass
+    ctypedef enum bpfree_goodness_kind:
+        pass
     ctypedef struct bpfree_optimizer:
+        pass
+    ctypedef struct bpfree_forward_forward:
         pass
     const char* bpfree_last_error()
     bpfree_status bpfree_random_bits(uint32_t* out, size_t n, uint64_t seed, uint64_t stream,
@@ -53,6 +57,13 @@ cdef extern from "bpfree/bpfree.h" nogil:
     bpfree_status bpfree_project_random_feedback(float* delta, const float* e, const float* h,
         size_t batch, size_t n_outputs, size_t n_hidden, uint64_t seed, uint32_t layer,
         bpfree_distribution distribution, double scale, bpfree_activation activation, int n_threads)
+    bpfree_status bpfree_goodness(float* out, float* row_factor, const float* h, size_t batch,
+        size_t n, bpfree_goodness_kind kind, int n_threads)
+    bpfree_status bpfree_forward_forward_init(bpfree_forward_forward* options)
+    bpfree_status bpfree_forward_forward_update(float* W, float* b, float* const* W_state,
+        float* const* b_state, float* h, double* loss, const float* x, size_t n_positive,
+        size_t batch, size_t n_in, size_t n_out, const bpfree_forward_forward* options,
+        const bpfree_optimizer* optimizer, int n_threads)
 
 
 cdef int check(int status) except -1 nogil:
@@ -157,3 +168,20 @@ cdef int project_random_feedback(float* delta, const float* e, const float* h, s
         double scale, int activation, int n_threads) noexcept nogil:
     return bpfree_project_random_feedback(delta, e, h, batch, n_outputs, n_hidden, seed, layer,
         <bpfree_distribution>distribution, scale, <bpfree_activation>activation, n_threads)
+
+
+cdef int goodness(float* out, float* row_factor, const float* h, size_t batch, size_t n, int kind,
+        int n_threads) noexcept nogil:
+    return bpfree_goodness(out, row_factor, h, batch, n, <bpfree_goodness_kind>kind, n_threads)
+
+
+cdef int forward_forward_init(ForwardForward* options) noexcept nogil:
+    return bpfree_forward_forward_init(<bpfree_forward_forward*>options)
+
+
+cdef int forward_forward_update(float* W, float* b, float** W_state, float** b_state, float* h,
+        double* loss, const float* x, size_t n_positive, size_t batch, size_t n_in, size_t n_out,
+        const ForwardForward* options, const Optimizer* optimizer, int n_threads) noexcept nogil:
+    return bpfree_forward_forward_update(W, b, W_state, b_state, h, loss, x, n_positive, batch,
+        n_in, n_out, <const bpfree_forward_forward*>options, <const bpfree_optimizer*>optimizer,
+        n_threads)

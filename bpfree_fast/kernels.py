@@ -27,6 +27,8 @@ from ._arrays import (
     operand,
     product_type,
 )
+from ._goodness import forward_forward_update, goodness
+from ._optimizer import SOLVERS, optimizer_keywords
 from ._random import normal, random_bits, sign, uniform
 from ._validation import MAX_SEED, choice, flag, integer, real
 from ._validation import n_threads as _threads
@@ -35,6 +37,8 @@ __all__ = [
     "dense_forward",
     "dense_update",
     "feedback_matrix",
+    "forward_forward_update",
+    "goodness",
     "normal",
     "product",
     "project_feedback",
@@ -45,7 +49,6 @@ __all__ = [
 
 _ACTIVATIONS = ("identity", "relu", "leaky_relu", "tanh", "logistic", "sigmoid", "gelu")
 _DISTRIBUTIONS = ("uniform", "normal", "sign")
-_SOLVERS = ("sgd", "adam", "adamw", "rmsprop")
 
 
 def product(
@@ -269,17 +272,19 @@ def dense_update(
         as_f32("x", x),
         as_f32("delta", delta),
         [as_f32(f"state[{i}]", array) for i, array in enumerate(state)],
-        choice("solver", solver, _SOLVERS),
+        choice("solver", solver, SOLVERS),
         real("learning_rate", learning_rate, 0),
-        step=integer("step", step, 1, MAX_SEED),
-        momentum=real("momentum", momentum, 0, 1, open_high=True),
-        nesterov=flag("nesterov", nesterov),
-        beta_1=real("beta_1", beta_1, 0, 1, open_high=True),
-        beta_2=real("beta_2", beta_2, 0, 1, open_high=True),
-        epsilon=real("epsilon", epsilon, 0),
-        alpha=real("alpha", alpha, 0),
-        weight_decay=real("weight_decay", weight_decay, 0),
-        n_samples=0.0 if n_samples is None else real("n_samples", n_samples, 0, open_low=True),
+        **optimizer_keywords(
+            step=step,
+            momentum=momentum,
+            nesterov=nesterov,
+            beta_1=beta_1,
+            beta_2=beta_2,
+            epsilon=epsilon,
+            alpha=alpha,
+            weight_decay=weight_decay,
+            n_samples=n_samples,
+        ),
         n_threads=_threads(n_threads),
     )
 

@@ -3,7 +3,7 @@
 #include <optional>
 #include <vector>
 
-#include "bindings/bindings.h"
+#include "bindings/layer_arguments.h"
 #include "network/dense.h"
 #include "product/product.h"
 
@@ -45,26 +45,6 @@ void bound_product(const py::array& a, const py::array& b, py::array out, bool t
   product::product(result, n, left, transpose_a, right, transpose_b, dtype, false, n_threads);
 }
 
-std::size_t rows_of(const py::array& a) {
-  return a.ndim() > 0 ? static_cast<std::size_t>(a.shape(0)) : 0;
-}
-
-// Two-dimensional float32 arrays with so many rows and columns; kAny: as many as there are.
-MatrixView<const float> input(const char* name, const py::array& a, std::size_t rows,
-                              std::size_t columns) {
-  if (a.ndim() != 2 || columns == 0)
-    columns = kAny;  // the kernel tells about columns where there should be none
-  const float* data = checked<float>(name, a, rows, columns);
-  return {data, rows_of(a), static_cast<std::size_t>(a.shape(1)),
-          static_cast<std::size_t>(a.shape(1))};
-}
-
-MatrixView<float> output(const char* name, py::array& a, std::size_t rows, std::size_t columns) {
-  const MatrixView<const float> view = input(name, a, rows, columns);
-  checked<float>(name, a, view.rows, kAny, true);
-  return {static_cast<float*>(a.mutable_data()), view.rows, view.columns, view.stride};
-}
-
 void bound_dense_forward(const py::array& x, const py::array& weights,
                          const std::optional<py::array>& bias, const std::string& activation,
                          py::array out, std::optional<py::array> preactivation, int n_threads) {
@@ -79,45 +59,14 @@ void bound_dense_forward(const py::array& x, const py::array& weights,
   dense_forward(h, a, rows, matrix, b, kind, n_threads);
 }
 
-// State arrays as Trainer.optimizer_state() lists them: for each slot that of W, then that of b.
-DenseState states(std::vector<py::array>& arrays, formulas::Solver solver,
-                  const MatrixView<float>& weights, bool has_bias) {
-  const int n_slots = formulas::n_states(solver);
-  const std::size_t per_slot = has_bias ? 2 : 1;
-  const std::size_t expected = static_cast<std::size_t>(n_slots) * per_slot;
-  if (arrays.size() != expected)
-    fail("state has " + std::to_string(arrays.size()) + " arrays, expected " +
-         std::to_string(expected) + ": for each of the solver's " + std::to_string(n_slots) +
-         " slots one for W" + (has_bias ? " and one for b" : ""));
-  DenseState result;
-  for (std::size_t i = 0; i < arrays.size(); ++i) {
-    const std::string name = "state[" + std::to_string(i) + "]";
-    if (i % per_slot == 0)
-      result.weights[i / per_slot] =
-          output(name.c_str(), arrays[i], weights.rows, weights.columns).data;
-    else
-      result.biases[i / per_slot] = checked_out<float>(name.c_str(), arrays[i], weights.columns, 0);
-  }
-  return result;
-}
-
 void bound_dense_update(py::array weights, std::optional<py::array> bias, const py::array& x,
                         const py::array& delta, std::vector<py::array> state,
                         const std::string& solver, double learning_rate, std::uint64_t step,
                         double momentum, bool nesterov, double beta_1, double beta_2,
                         double epsilon, double alpha, double weight_decay, double n_samples,
                         int n_threads) {
-  DenseStep options;
-  options.optimizer = {solver_named(solver, momentum, nesterov),
-                       static_cast<float>(momentum),
-                       static_cast<float>(beta_1),
-                       static_cast<float>(beta_2),
-                       static_cast<float>(epsilon),
-                       static_cast<float>(alpha),
-                       static_cast<float>(weight_decay)};
-  options.learning_rate = learning_rate;
-  options.t = step;
-  options.n_samples = n_samples;
+  const DenseStep options = step_of(solver, learning_rate, step, momentum, nesterov, beta_1, beta_2,
+                                    epsilon, alpha, weight_decay, n_samples);
   const auto matrix = output("W", weights, kAny, kAny);
   float* b = bias ? checked_out<float>("b", *bias, matrix.columns, 0) : nullptr;
   const auto rows = input("x", x, kAny, matrix.rows);

@@ -24,6 +24,7 @@ namespace py = pybind11;
 void bind_config(py::module_& m);
 void bind_random(py::module_& m);
 void bind_kernels(py::module_& m);
+void bind_goodness(py::module_& m);
 void bind_network(py::module_& m);
 void bind_trainer(py::module_& m);
 

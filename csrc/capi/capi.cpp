@@ -8,6 +8,7 @@
 #include "base/version.h"
 #include "capi/safe_call.h"
 #include "network/dense.h"
+#include "network/goodness.h"
 #include "product/product.h"
 #include "random/random.h"
 
@@ -21,6 +22,8 @@ thread_local char last_error[kMaxSentence] = "";
 
 static_assert(static_cast<int>(formulas::Activation::gelu) == BPFREE_GELU);
 static_assert(static_cast<int>(random::Distribution::sign) == BPFREE_SIGN);
+static_assert(static_cast<int>(formulas::Goodness::mean) == BPFREE_GOODNESS_MEAN);
+static_assert(static_cast<int>(formulas::GoodnessLoss::symba) == BPFREE_GOODNESS_SYMBA);
 static_assert(static_cast<int>(ErrorCode::kInternal) == BPFREE_INTERNAL);
 
 template <class T>
@@ -95,6 +98,19 @@ DenseStep step_of(const bpfree_optimizer& o) {
   step.t = o.step;
   step.n_samples = o.n_samples;
   return step;
+}
+
+DenseState state_of(const DenseStep& step, float* const* W_state, float* const* b_state) {
+  DenseState state;
+  for (int i = 0; i < formulas::n_states(step.optimizer.solver); ++i) {
+    state.weights[i] = W_state != nullptr ? W_state[i] : nullptr;
+    state.biases[i] = b_state != nullptr ? b_state[i] : nullptr;
+  }
+  return state;
+}
+
+formulas::Goodness goodness_of(const char* name, bpfree_goodness_kind kind) {
+  return enumerator<formulas::Goodness>(name, kind, BPFREE_GOODNESS_MEAN);
 }
 
 }  // namespace
@@ -198,13 +214,9 @@ bpfree_status bpfree_dense_update(float* W, float* b, float* const* W_state, flo
   return safe_call([&] {
     pointer("optimizer", optimizer, 1);
     const DenseStep step = step_of(*optimizer);
-    DenseState state;
-    for (int i = 0; i < formulas::n_states(step.optimizer.solver); ++i) {
-      state.weights[i] = W_state != nullptr ? W_state[i] : nullptr;
-      state.biases[i] = b_state != nullptr ? b_state[i] : nullptr;
-    }
-    dense_update(matrix("W", W, n_in, n_out), b, state, matrix("x", x, batch, n_in),
-                 matrix("delta", delta, batch, n_out), step, n_threads);
+    dense_update(matrix("W", W, n_in, n_out), b, state_of(step, W_state, b_state),
+                 matrix("x", x, batch, n_in), matrix("delta", delta, batch, n_out), step,
+                 n_threads);
   });
 }
 
@@ -238,5 +250,49 @@ bpfree_status bpfree_project_random_feedback(float* delta, const float* e, const
     project_feedback(matrix("delta", delta, batch, n_hidden), matrix("e", e, batch, n_outputs), {},
                      source_of(seed, layer, distribution, scale), {h, batch, n_hidden, n_hidden},
                      activation_of(activation), n_threads);
+  });
+}
+
+bpfree_status bpfree_goodness(float* out, float* row_factor, const float* h, size_t batch, size_t n,
+                              bpfree_goodness_kind kind, int n_threads) {
+  return safe_call([&] {
+    goodness(pointer("out", out, batch), row_factor, matrix("h", h, batch, n),
+             goodness_of("kind", kind), n_threads);
+  });
+}
+
+bpfree_status bpfree_forward_forward_init(bpfree_forward_forward* options) {
+  return safe_call([&] {
+    pointer("options", options, 1);
+    *options = {.goodness = BPFREE_GOODNESS_SUM,
+                .loss = BPFREE_GOODNESS_LOGISTIC,
+                .threshold = -1,
+                .temperature = 1,
+                .symba_scale = 4};
+  });
+}
+
+bpfree_status bpfree_forward_forward_update(float* W, float* b, float* const* W_state,
+                                            float* const* b_state, float* h, double* loss,
+                                            const float* x, size_t n_positive, size_t batch,
+                                            size_t n_in, size_t n_out,
+                                            const bpfree_forward_forward* options,
+                                            const bpfree_optimizer* optimizer, int n_threads) {
+  return safe_call([&] {
+    pointer("options", options, 1);
+    pointer("optimizer", optimizer, 1);
+    const DenseStep step = step_of(*optimizer);
+    GoodnessOptions goodness_options{
+        .goodness = goodness_of("goodness", options->goodness),
+        .loss = enumerator<formulas::GoodnessLoss>("loss", options->loss, BPFREE_GOODNESS_SYMBA),
+        .threshold = options->threshold,
+        .temperature = options->temperature,
+        .symba_scale = options->symba_scale};
+    if (options->threshold == -1) goodness_options.threshold.reset();
+    const double mean = forward_forward_update(
+        matrix("W", W, n_in, n_out), b, state_of(step, W_state, b_state),
+        h == nullptr ? MatrixView<float>{} : matrix("h", h, batch, n_out),
+        matrix("x", x, batch, n_in), n_positive, goodness_options, step, n_threads);
+    if (loss != nullptr) *loss = mean;
   });
 }

@@ -2,6 +2,7 @@
 // The dense kernels through the C interface, against naive loops, on arrays of exactly their size: a read or write beyond one
 // is the address sanitizer's to see.
 
+#include <algorithm>
 #include <array>
 #include <cmath>
 #include <string>
@@ -116,10 +117,73 @@ void check_projection(Sizes s) {
       1e-5, "a projected error");
 }
 
+void check_forward_forward(Sizes s) {
+  Numbers numbers(s.batch + 7 * s.n_out);
+  const std::vector<float> x = numbers.floats(s.batch * s.n_in);
+  const std::vector<float> b = numbers.floats(s.n_out);
+  std::vector<float> weights = numbers.floats(s.n_in * s.n_out);
+  for (float& w : weights) w /= std::sqrt(static_cast<float>(s.n_in));
+  const std::size_t n_positive = (s.batch + 1) / 2;
+  const auto batch = static_cast<double>(n_positive);
+
+  std::vector<float> mean(s.batch);
+  std::vector<float> factor(s.batch);
+  check(bpfree_goodness(mean.data(), factor.data(), x.data(), s.batch, s.n_in, BPFREE_GOODNESS_MEAN,
+                        3) == BPFREE_OK,
+        bpfree_last_error());
+  Plain unit = plain(x, s.batch, s.n_in);
+  for (std::size_t i = 0; i < s.batch; ++i) {
+    double squares = 0;
+    for (std::size_t j = 0; j < s.n_in; ++j) squares += unit(i, j) * unit(i, j);
+    squares /= static_cast<double>(s.n_in);
+    check(near(mean[i], squares, 1e-5), "the mean of a row's squares");
+    check(near(factor[i], 1 / std::sqrt(squares + 1e-8), 1e-4 / std::sqrt(squares + 1e-8)),
+          "a row factor");
+    for (std::size_t j = 0; j < s.n_in; ++j) unit(i, j) /= std::sqrt(squares + 1e-8);
+  }
+  Plain expected = times(unit, plain(weights, s.n_in, s.n_out));
+  Plain delta(s.batch, s.n_out);
+  double loss = 0;
+  for (std::size_t i = 0; i < s.batch; ++i) {
+    double g = 0;
+    for (std::size_t j = 0; j < s.n_out; ++j) {
+      expected(i, j) = std::max(expected(i, j) + static_cast<double>(b[j]), 0.0);
+      g += expected(i, j) * expected(i, j);
+    }
+    const double sign = i < n_positive ? 1 : -1;
+    const double z = sign * (g - static_cast<double>(s.n_out)) / 16;
+    loss += std::log1p(std::exp(-z)) / batch;
+    const double slope = -sign / 16 / (1 + std::exp(z));
+    for (std::size_t j = 0; j < s.n_out; ++j) delta(i, j) = 2 * slope * expected(i, j) / batch;
+  }
+  const Plain gradient = times(transposed(unit), delta);
+  const std::vector<float> before = weights;
+  std::vector<float> bias = b;
+  std::vector<float> h(s.batch * s.n_out);
+  double given = 0;
+  bpfree_forward_forward options;
+  bpfree_forward_forward_init(&options);
+  options.temperature = 16;
+  bpfree_optimizer optimizer;
+  bpfree_optimizer_init(&optimizer, BPFREE_SGD);
+  optimizer.momentum = 0;
+  optimizer.learning_rate = 0.25;
+  check(bpfree_forward_forward_update(weights.data(), bias.data(), nullptr, nullptr, h.data(),
+                                      &given, x.data(), n_positive, s.batch, s.n_in, s.n_out,
+                                      &options, &optimizer, 3) == BPFREE_OK,
+        bpfree_last_error());
+  check(near(given, loss, 1e-4), "the loss of a Forward-Forward step");
+  check_all(h, [&](std::size_t i) { return expected.values[i]; }, 1e-4, "its h");
+  check_all(
+      weights, [&](std::size_t i) { return before[i] - 0.25 * gradient.values[i]; }, 1e-5,
+      "its weights");
+}
+
 }  // namespace
 
 void test_capi() {
   for (const Sizes s : kSizes) {
+    check_forward_forward(s);
     check_layer(s);
     check_projection(s);
   }

@@ -68,6 +68,29 @@ def train(
             &W[0, 0], &b[0], of_W, of_b, &x[0, 0], &delta[0, 0], batch, n_in, n_out, &optimizer, 0))
 
 
+def forward_forward(
+    float[:, ::1] W, float[::1] b, const float[:, ::1] x, float[:, ::1] h, float[::1] g,
+    float[::1] r,
+):
+    """One step of a layer, the first half of x data; then the goodness of what it gave."""
+    cdef size_t batch = x.shape[0], n_in = W.shape[0], n_out = W.shape[1]
+    cdef kernels.Optimizer optimizer
+    cdef kernels.ForwardForward options
+    cdef double loss
+    with nogil:
+        check(kernels.optimizer_init(&optimizer, kernels.SGD))
+        optimizer.momentum = 0
+        optimizer.learning_rate = 0.125
+        check(kernels.forward_forward_init(&options))
+        options.goodness = kernels.GOODNESS_MEAN
+        options.loss = kernels.GOODNESS_SYMBA
+        check(kernels.forward_forward_update(
+            &W[0, 0], &b[0], NULL, NULL, &h[0, 0], &loss, &x[0, 0], batch // 2, batch, n_in, n_out,
+            &options, &optimizer, 0))
+        check(kernels.goodness(&g[0], &r[0], &h[0, 0], batch, n_out, kernels.GOODNESS_SUM, 0))
+    return loss
+
+
 def refuse():
     cdef float x = 1
     cdef int status = normal_f32(&x, 1, 0, 0, 0, -3)

@@ -24,6 +24,7 @@ static void print(const char* name, const void* values, size_t n) {
 static void refusals(void) {
   float two[2] = {7, 7};
   bpfree_optimizer optimizer;
+  bpfree_forward_forward options;
   printf("status %d\n", (int)bpfree_dense_forward(two, NULL, NULL, two, NULL, 1, 2, 1, BPFREE_RELU, 0));
   printf("error %s\n", bpfree_last_error());
   printf("status %d\n", (int)bpfree_normal_f32(two, 2, 0, 0, 0, -3));
@@ -36,6 +37,15 @@ static void refusals(void) {
   check(bpfree_optimizer_init(&optimizer, BPFREE_ADAM));
   printf("status %d\n",
          (int)bpfree_dense_update(two, NULL, NULL, NULL, two + 1, two + 1, 1, 1, 1, &optimizer, 0));
+  printf("error %s\n", bpfree_last_error());
+  check(bpfree_forward_forward_init(&options));
+  options.temperature = -2;
+  check(bpfree_optimizer_init(&optimizer, BPFREE_SGD));
+  optimizer.momentum = 0;
+  printf("status %d\n", (int)bpfree_forward_forward_update(two, NULL, NULL, NULL, NULL, NULL, two + 1, 1, 1, 1, 1,
+                                                           &options, &optimizer, 0));
+  printf("error %s\n", bpfree_last_error());
+  printf("status %d\n", (int)bpfree_goodness(two, NULL, two + 1, 1, 1, (bpfree_goodness_kind)7, 0));
   printf("error %s\n", bpfree_last_error());
   printf("unchanged %g %g\n", two[0], two[1]);
 }
@@ -51,7 +61,10 @@ int main(void) {
   float gram[kBatch * kBatch];
   uint16_t halves[4] = {0x3f80, 0x4000, 0x4040, 0x4080};  // 1, 2, 3, 4
   float squares[4];
+  float g[kBatch], r[kBatch];
+  double loss;
   bpfree_optimizer optimizer;
+  bpfree_forward_forward options;
 
   printf("version %s\nisa %s\n", bpfree_version(), bpfree_isa());
   check(bpfree_random_bits(bits, 5, 1, 2, 3, 0));
@@ -94,6 +107,17 @@ int main(void) {
   print("W", W, sizeof W);
   print("b", b, sizeof b);
   print("v", v, sizeof v);
+
+  check(bpfree_goodness(g, r, x, kBatch, kIn, BPFREE_GOODNESS_MEAN, 0));
+  print("g", g, sizeof g);
+  print("r", r, sizeof r);
+  check(bpfree_forward_forward_init(&options));
+  options.temperature = 4;
+  check(bpfree_forward_forward_update(W, b, of_W, of_b, h, &loss, x, kBatch / 2, kBatch, kIn, kHidden, &options, &optimizer, 0));
+  print("loss", &loss, sizeof loss);
+  print("h_ff", h, sizeof h);
+  print("W_ff", W, sizeof W);
+  print("b_ff", b, sizeof b);
   refusals();
   return 0;
 }

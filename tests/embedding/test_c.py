@@ -59,7 +59,14 @@ def numbers():
     kernels.dense_update(
         W, b, x, delta, learning_rate=0.125, solver="adam", weight_decay=0.5, state=state
     )
-    return expected | {"delta": delta, "W": W, "b": b, "v": state[2]}
+    expected |= {"delta": delta, "W": W.copy(), "b": b.copy(), "v": state[2].copy()}
+    r, h = np.empty(6, np.float32), np.empty((6, 40), np.float32)
+    expected["g"] = kernels.goodness(x, kind="mean", row_factor=r)
+    loss = kernels.forward_forward_update(
+        W, b, x, 3, learning_rate=0.125, solver="adam", weight_decay=0.5, state=state,
+        temperature=4.0, h_out=h,
+    )  # fmt: skip
+    return expected | {"r": r, "loss": np.float64(loss), "h_ff": h, "W_ff": W, "b_ff": b}
 
 
 def check_output(text):
@@ -72,7 +79,9 @@ def check_output(text):
     assert set(printed) == set(expected)
     for name, value in expected.items():
         assert printed[name] == value.tobytes().hex(), name
-    assert [value for name, value in lines if name == "status"] == ["1", "1", "1", "1", "3", "1"]
+    assert [value for name, value in lines if name == "status"] == [
+        "1", "1", "1", "1", "3", "1", "1", "1",
+    ]  # fmt: skip
     errors = [value for name, value in lines if name == "error"]
     for words, sentence in zip(
         [
@@ -81,6 +90,8 @@ def check_output(text):
             "distribution is 9",
             "out overlaps a",
             "state of W is missing",
+            "temperature is -2",
+            "kind is 7",
         ],
         errors,
         strict=True,

@@ -84,6 +84,24 @@ def test_a_training_step(extension):
         np.testing.assert_array_equal(array, theirs)
 
 
+def test_a_forward_forward_step(extension):
+    x, W, b = (kernels.normal(i, 240) for i in range(3))
+    x, W, b = x.reshape(6, 40), W.reshape(40, 6), b[:6].copy()
+    ours = W.copy(), b.copy()
+    h, g, r = np.empty((6, 6), np.float32), np.empty(6, np.float32), np.empty(6, np.float32)
+    loss = extension.forward_forward(*ours, x, h, g, r)
+    h_out, factor = np.empty_like(h), np.empty_like(r)
+    expected = kernels.forward_forward_update(
+        W, b, x, 3, learning_rate=0.125, goodness="mean", goodness_loss="symba", h_out=h_out
+    )
+    assert loss == expected
+    np.testing.assert_array_equal(h, h_out)
+    np.testing.assert_array_equal(g, kernels.goodness(h, row_factor=factor))
+    np.testing.assert_array_equal(r, factor)
+    for array, theirs in zip(ours, (W, b), strict=True):
+        np.testing.assert_array_equal(array, theirs)
+
+
 def test_failures_become_exceptions(extension):
     with pytest.raises(ValueError, match="-3"):
         extension.refuse()

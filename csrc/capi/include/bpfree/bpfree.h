@@ -158,6 +158,52 @@ bpfree_status bpfree_project_random_feedback(float* delta, const float* e, const
                                              bpfree_distribution distribution, double scale,
                                              bpfree_activation activation, int n_threads);
 
+// Forward-Forward ------------------------------------------------------------------------------------------------------
+
+typedef enum bpfree_goodness_kind {
+  BPFREE_GOODNESS_SUM = 0,  // of the squares of a row
+  BPFREE_GOODNESS_MEAN = 1
+} bpfree_goodness_kind;
+
+typedef enum bpfree_goodness_loss {
+  BPFREE_GOODNESS_LOGISTIC =
+      0,  // softplus(-z) of data, softplus(z) of wrong data; z = (g - threshold) / temperature
+  BPFREE_GOODNESS_SYMBA =
+      1  // softplus(-symba_scale (g of data - g of wrong data)), in pairs of rows
+} bpfree_goodness_loss;
+
+// out [batch]: the goodness of the rows of h [batch, n].
+//   row_factor  [batch] or null: gets 1 / sqrt(mean of the squares + 1e-8), which brings the row to unit mean square
+bpfree_status bpfree_goodness(float* out, float* row_factor, const float* h, size_t batch, size_t n,
+                              bpfree_goodness_kind kind, int n_threads);
+
+// What a step needs besides the arrays and the optimizer. bpfree_forward_forward_init() fills in the defaults.
+typedef struct bpfree_forward_forward {
+  bpfree_goodness_kind goodness;  // BPFREE_GOODNESS_SUM
+  bpfree_goodness_loss loss;      // BPFREE_GOODNESS_LOGISTIC
+  double
+      threshold;  // -1: the goodness of mean square 1, that is n_out for the sum and 1 for the mean
+  double temperature;  // 1
+  double symba_scale;  // 4
+} bpfree_forward_forward;
+
+bpfree_status bpfree_forward_forward_init(bpfree_forward_forward* options);
+
+// One layer's Forward-Forward step, in place. Rows of x are data (the first n_positive) and wrong data (the rest), raw: each is
+// brought to unit mean square on the way. h = relu(x W + b), g the goodness of h, delta = (d loss / d g) (d g / d h), then
+// W and b are stepped on along x^T delta / n and sum of delta / n as bpfree_dense_update() does, without storing either.
+//   W [n_in, n_out], b [n_out] or null, W_state and b_state as bpfree_dense_update() has them
+//   h     [batch, n_out] or null: gets h as it was before the step; the next layer's x
+//   loss  null, or gets the sum of the rows' losses, divided by n
+//   x     [batch, n_in]
+// n is the optimizer's n_samples; where that is 0, it is n_positive, or batch where n_positive is 0.
+bpfree_status bpfree_forward_forward_update(float* W, float* b, float* const* W_state,
+                                            float* const* b_state, float* h, double* loss,
+                                            const float* x, size_t n_positive, size_t batch,
+                                            size_t n_in, size_t n_out,
+                                            const bpfree_forward_forward* options,
+                                            const bpfree_optimizer* optimizer, int n_threads);
+
 #pragma GCC visibility pop
 #ifdef __cplusplus
 }
