@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         BackpropRegressor,
         DFAClassifier,
         DFARegressor,
+        ForwardForwardClassifier,
         TrainingInfo,
         load,
     )
@@ -37,6 +38,7 @@ __all__ = [
     "BackpropRegressor",
     "DFAClassifier",
     "DFARegressor",
+    "ForwardForwardClassifier",
     "TrainingInfo",
     "__version__",
     "data",
@@ -52,6 +54,7 @@ _ESTIMATORS = {
     "BackpropRegressor",
     "DFAClassifier",
     "DFARegressor",
+    "ForwardForwardClassifier",
     "TrainingInfo",
     "load",
 }

@@ -172,6 +172,14 @@ class Trainer:
         batch_size: int = 128,
         seed: int = 0,
         n_threads: int = 0,
+        goodness: str = "sum",
+        goodness_loss: str = "logistic",
+        label_position: str = "append",
+        negatives: str = "random",
+        threshold: float | None = None,
+        temperature: float = 1.0,
+        symba_scale: float = 4.0,
+        peer_normalization: float = 0.0,
     ) -> None: ...
     step: int
     def run_epoch(
@@ -190,7 +198,21 @@ class Trainer:
         gamma: float = 0.1,
         power_t: float = 0.5,
         on_event: Callable[[int, int, float], bool] | None = None,
+        x_negative: _Rows | None = None,
     ) -> float: ...
+    # Forward-Forward alone.
+    def set_phase(self, phase: str) -> None: ...
+    def set_stage(self, stage: int | None) -> None: ...
+    def predict_by(
+        self,
+        x: _Rows,
+        out: _F32,
+        *,
+        goodness: bool,
+        input_scale: float = 1.0,
+        n_threads: int = 0,
+        logits: bool = False,
+    ) -> None: ...
     @property
     def stopped(self) -> bool: ...
     def optimizer_state(self) -> list[_F32]: ...

@@ -12,6 +12,7 @@ from ._saving import load  # noqa: E402
 from ._targets import NetworkClassifier, NetworkRegressor  # noqa: E402
 from .backprop import BackpropClassifier, BackpropRegressor  # noqa: E402
 from .feedback import DFAClassifier, DFARegressor  # noqa: E402
+from .forward_forward import ForwardForwardClassifier  # noqa: E402
 
 __all__ = [
     "CLASSIFIERS",
@@ -20,6 +21,7 @@ __all__ = [
     "BackpropRegressor",
     "DFAClassifier",
     "DFARegressor",
+    "ForwardForwardClassifier",
     "TrainingInfo",
     "load",
 ]
@@ -29,10 +31,11 @@ ESTIMATORS: dict[str, type[NetworkClassifier] | type[NetworkRegressor]] = {
     "BackpropRegressor": BackpropRegressor,
     "DFAClassifier": DFAClassifier,
     "DFARegressor": DFARegressor,
+    "ForwardForwardClassifier": ForwardForwardClassifier,
 }
 """Every estimator by the name of its class: what a saved model may hold."""
 
 CLASSIFIERS: dict[str, type[NetworkClassifier]] = {
-    cls.method: cls for cls in (DFAClassifier, BackpropClassifier)
+    cls.method: cls for cls in (DFAClassifier, ForwardForwardClassifier, BackpropClassifier)
 }
 """Every classifier by the name of its method on the command line."""

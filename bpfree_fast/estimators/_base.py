@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -15,7 +15,7 @@ from sklearn.utils.validation import _check_sample_weight, validate_data
 from .. import _core
 from .. import _validation as check
 from ._fitted import INPUT_DTYPES, FittedNetwork
-from ._parameters import Settings, check_parameters
+from ._parameters import ACTIVATIONS, Settings, check_parameters
 from ._progress import TrainingInfo
 from ._training import Samples, Training, merge_equal
 
@@ -29,6 +29,10 @@ class NetworkEstimator(FittedNetwork, ABC):
     method: ClassVar[str]
     _core_method: ClassVar[str]
     _numeric_target: ClassVar[bool]
+    _activations: ClassVar[tuple[str, ...]] = ACTIVATIONS
+
+    # The epoch at which the running stage began, in training that has stages.
+    _stage_start = 0
 
     def __init__(
         self,
@@ -112,11 +116,27 @@ class NetworkEstimator(FittedNetwork, ABC):
     def _score_samples(self, samples: Samples) -> float:
         """Score encoded samples."""
 
-    # What a method says (see backprop.py and feedback.py).
+    # What a method says (see backprop.py, feedback.py and forward_forward.py).
 
     def _method_options(self) -> dict[str, Any]:
         """Check the method's own parameters, and name them for the core's trainer."""
         return {"method": self._core_method}
+
+    def _architecture_of(self, settings: Settings) -> dict[str, Any]:
+        """Give what cannot change while training goes on, in types that JSON has."""
+        return {
+            "hidden_layer_sizes": list(settings.hidden),
+            "activation": settings.activation,
+            "dtype": settings.dtype,
+        }
+
+    def _check_negative(self, X_negative: ArrayLike | None, X: NDArray[Any]) -> NDArray[Any] | None:
+        """Check the rows that a method contrasts with those of X."""
+        return None
+
+    def _stages(self, settings: Settings, n_epochs: int) -> Iterator[int]:
+        """Bring the trainer to one stage of the training after the other; give each one's end."""
+        yield n_epochs
 
     def _after_epoch(self, samples: Samples) -> None:
         """Book what a method wants to know at the end of an epoch."""
@@ -131,6 +151,7 @@ class NetworkEstimator(FittedNetwork, ABC):
         *,
         incremental: bool = False,
         classes: ArrayLike | None = None,
+        X_negative: ArrayLike | None = None,
     ) -> None:
         settings = check_parameters(self)
         options = self._method_options()
@@ -149,15 +170,15 @@ class NetworkEstimator(FittedNetwork, ABC):
             y_numeric=self._numeric_target,
             reset=not going_on,
         )
-        rows, target, weight = _drop_weightless(checked_X, checked_y, sample_weight)
+        negative = self._check_negative(X_negative, checked_X)
+        samples = _drop_weightless(Samples(checked_X, checked_y, None, negative), sample_weight)
         if going_on:
-            self._check_input_scale(rows)
-            encoded = self._encode_target(target)
+            self._check_input_scale(samples.x)
+            samples.y = self._encode_target(samples.y)
         else:
-            loss = self._learn_target(target, classes)
-            encoded = self._encode_target(target)
-            self._start(settings, rows.dtype, loss)
-        samples = Samples(rows, encoded, weight)
+            loss = self._learn_target(samples.y, classes)
+            samples.y = self._encode_target(samples.y)
+            self._start(settings, samples.x.dtype, loss)
         validation = None
         if settings.early_stopping:
             samples, validation = self._split(samples, settings)
@@ -177,15 +198,19 @@ class NetworkEstimator(FittedNetwork, ABC):
         self._make_trainer(options, settings, batch_size)
         self._restore_last()
         n_epochs = self.n_iter_ + 1 if incremental else settings.max_iter
-        Training(
-            self, settings, samples, validation, n_epochs=n_epochs, incremental=incremental
-        ).run(n_seen)
+        for last in self._stages(settings, n_epochs):
+            training = Training(
+                self, settings, samples, validation, n_epochs=last, incremental=incremental
+            )
+            training.run(n_seen)
+            if self.interrupted_ or training.asked_to_stop:
+                break
 
     def _start(self, settings: Settings, dtype: np.dtype[Any], loss: str) -> None:
         """Make a new network, and forget the old one."""
         self.seed_ = check.seed(self.random_state)
         self.input_scale_ = self._implied_scale(dtype)
-        self._architecture = _architecture(settings)
+        self._architecture = self._architecture_of(settings)
         self._loss = loss
         self._network = self._new_network()
         self._network.initialize(self.seed_, settings.initializer)
@@ -211,7 +236,7 @@ class NetworkEstimator(FittedNetwork, ABC):
         self._last_weights = None
 
     def _check_architecture(self, settings: Settings) -> None:
-        for name, new in _architecture(settings).items():
+        for name, new in self._architecture_of(settings).items():
             old = self._architecture[name]
             if new != old:
                 raise ValueError(f"{name} is {new!r}, but the model to go on from has {old!r}.")
@@ -264,30 +289,23 @@ class NetworkEstimator(FittedNetwork, ABC):
         same_rule = options.get("feedback") == before.get("feedback")
         if same_rule:
             self._set_stored_feedback(self._stored_feedback(old))
-        same_slots = (options["momentum"] == 0) == (before["momentum"] == 0)
+        same_slots = all(
+            (options.get(name, 0) == 0) == (before.get(name, 0) == 0)
+            for name in ("momentum", "peer_normalization")
+        )
         if same_rule and same_slots and options["solver"] == before["solver"]:
             self._trainer.set_optimizer_state(old.optimizer_state())
 
 
-def _architecture(settings: Settings) -> dict[str, Any]:
-    """Give what cannot change while training goes on, in types that JSON has."""
-    return {
-        "hidden_layer_sizes": list(settings.hidden),
-        "activation": settings.activation,
-        "dtype": settings.dtype,
-    }
-
-
-def _drop_weightless(
-    X: NDArray[Any], y: NDArray[Any], sample_weight: ArrayLike | None
-) -> tuple[NDArray[Any], NDArray[Any], NDArray[np.float32] | None]:
-    """Leave out samples of weight 0, as if they had not been given."""
+def _drop_weightless(samples: Samples, sample_weight: ArrayLike | None) -> Samples:
+    """Give the samples their weights, and leave out those of weight 0 as if they were not there."""
     if sample_weight is None:
-        return X, y, None
-    weight = _check_sample_weight(sample_weight, X, dtype=np.float32, ensure_non_negative=True)
+        return samples
+    weight = _check_sample_weight(
+        sample_weight, samples.x, dtype=np.float32, ensure_non_negative=True
+    )
     used = weight > 0
     if not used.any():
         raise ValueError("Every sample_weight is 0: there is no sample to learn from.")
-    if used.all():
-        return X, y, np.ascontiguousarray(weight)
-    return X[used], y[used], np.ascontiguousarray(weight[used])
+    samples.weight = np.ascontiguousarray(weight)
+    return samples if used.all() else samples.take(np.flatnonzero(used))

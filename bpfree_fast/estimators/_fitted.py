@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -25,6 +25,10 @@ Arrays = list[NDArray[np.float32]]
 class FittedNetwork(BaseEstimator):
     """What an estimator can do once it has a network."""
 
+    # The first hidden layer, from 0, that has a head of its own; and the lists of arrays to save.
+    _first_head: ClassVar[int | None] = None
+    _array_lists: ClassVar[tuple[str, ...]] = ("coefs_", "intercepts_")
+
     # Two parameters, and what fit sets.
     input_scale: str | float | None
     n_threads: int | None
@@ -43,8 +47,11 @@ class FittedNetwork(BaseEstimator):
 
     def _new_network(self) -> _core.Network:
         old = self._architecture
-        sizes = [self.n_features_in_, *old["hidden_layer_sizes"], self.n_outputs_]
-        return _core.Network(sizes, old["activation"], self._loss, old["dtype"])
+        sizes = [self._n_inputs(), *old["hidden_layer_sizes"], self.n_outputs_]
+        return _core.Network(sizes, old["activation"], self._loss, old["dtype"], self._first_head)
+
+    def _n_inputs(self) -> int:
+        return self.n_features_in_
 
     def _stored_feedback(self, trainer: _core.Trainer) -> Arrays:
         """Give the feedback that cannot be made again from the seed."""
@@ -57,12 +64,12 @@ class FittedNetwork(BaseEstimator):
     # With early stopping the best weights are the model, and the last ones where to go on.
 
     def _weights(self) -> Arrays:
-        layers = range(self.n_layers_ - 1)
+        layers = range(self.n_layers_ - 1 + self._network.n_heads)
         matrices = [self._network.weights(layer) for layer in layers]
         return matrices + [self._network.biases(layer) for layer in layers]
 
     def _set_weights(self, arrays: Arrays) -> None:
-        n = self.n_layers_ - 1
+        n = len(arrays) // 2
         for layer in range(n):
             self._network.set_weights(layer, arrays[layer])
             self._network.set_biases(layer, arrays[n + layer])
@@ -141,11 +148,17 @@ class FittedNetwork(BaseEstimator):
     @property
     def coefs_(self) -> Arrays:
         """Weights of each layer, read-only copies of shape (n_in, n_out); assign a whole list."""
-        return self._list("coefs_", lambda i: self._network.weights(i), self._n_matrices())
+        return self._list("coefs_", self._read_weights, self._n_matrices())
 
     @coefs_.setter
     def coefs_(self, values: Sequence[ArrayLike]) -> None:
-        self._assign("coefs_", values, lambda i, value: self._network.set_weights(i, value))
+        self._assign("coefs_", values, self._write_weights)
+
+    def _read_weights(self, layer: int) -> NDArray[np.float32]:
+        return self._network.weights(layer)
+
+    def _write_weights(self, layer: int, value: NDArray[np.float32]) -> None:
+        self._network.set_weights(layer, value)
 
     @property
     def intercepts_(self) -> Arrays:

@@ -62,7 +62,7 @@ def check_parameters(estimator: NetworkEstimator) -> Settings:
         raise TypeError(f"callback must be None or callable, got {est.callback!r}.")
     if est.input_scale is not None and est.input_scale != "auto":
         check.real("input_scale", est.input_scale, 0, open_low=True)
-    activation = check.choice("activation", est.activation, ACTIVATIONS)
+    activation = check.choice("activation", est.activation, est._activations)
     decay = 0.0 if est.weight_decay is None else est.weight_decay
     return Settings(
         hidden=check.layer_sizes("hidden_layer_sizes", est.hidden_layer_sizes),
@@ -164,7 +164,7 @@ n_iter_no_change : int, default=10
 weight_decay : float{decay_type}, default={decay_default}
     Decoupled decay, at least 0: each step multiplies W by 1 - learning rate * weight_decay.{decay}
 initializer : {'uniform', 'glorot_uniform', 'he_uniform', 'he_normal', 'zeros'}, \
-default='uniform'
+default='{initializer}'
     First weights; 'uniform' is within 1 / sqrt(n_in), for the intercepts too.
 input_scale : 'auto', float or None, default='auto'
     What X is multiplied by, above 0: 'auto' is 1/255 for uint8, else 1; None is 1.
@@ -217,7 +217,13 @@ _Class = TypeVar("_Class", bound=type)
 
 
 def document(
-    own: str = "", attributes: str = "", *, decay_type: str = "", decay: str = ""
+    own: str = "",
+    attributes: str = "",
+    *,
+    decay_type: str = "",
+    decay: str = "",
+    general: str = PARAMETERS,
+    initializer: str = "uniform",
 ) -> Callable[[_Class], _Class]:
     """Fill ``{parameters}`` and ``{attributes}`` in the docstring of an estimator.
 
@@ -229,6 +235,10 @@ def document(
         The attributes that only this class has.
     decay_type, decay : str
         What `weight_decay` is besides a float, and what it then means.
+    general : str
+        The first two parameters, `hidden_layer_sizes` and `activation`.
+    initializer : str
+        The default of that parameter.
 
     Returns
     -------
@@ -236,12 +246,13 @@ def document(
         The class decorator.
     """
     shared = SHARED.replace("{decay_type}", decay_type).replace("{decay}", decay)
+    shared = shared.replace("{initializer}", initializer)
     shared = shared.replace("{decay_default}", "None" if decay_type else "0.0")
 
     def decorate(cls: _Class) -> _Class:
         text = cls.__doc__ or ""
         for name, value in (
-            ("{parameters}", PARAMETERS + own + shared),
+            ("{parameters}", general + own + shared),
             ("{attributes}", attributes + ATTRIBUTES),
         ):
             text = text.replace(name, textwrap.indent(value, "    ").strip())

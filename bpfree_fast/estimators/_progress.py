@@ -21,7 +21,7 @@ class TrainingInfo:
     epoch : int
         The epoch that runs or has just ended, from 1; ``n_iter_`` once it has ended.
     n_epochs : int
-        The epoch after which `fit` ends at the latest.
+        The epoch after which `fit`, or the running stage of a greedy one, ends at the latest.
     step : int
         Minibatches of this epoch that are done.
     n_steps : int

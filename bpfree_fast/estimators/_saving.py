@@ -24,11 +24,8 @@ LIVE = {"_network", "_trainer", *_WEIGHT_LISTS}
 def tensors(estimator: FittedNetwork, *, optimizer: bool = True) -> io.Tensors:
     """Give the arrays of a fitted estimator by name."""
     est = estimator
-    groups: dict[str, Arrays] = {
-        "coefs": est.coefs_,
-        "intercepts": est.intercepts_,
-        "feedback": est._stored_feedback(est._trainer),
-    }
+    groups: dict[str, Arrays] = {name.strip("_"): getattr(est, name) for name in est._array_lists}
+    groups["feedback"] = est._stored_feedback(est._trainer)
     if optimizer:
         groups["optimizer"] = est._trainer.optimizer_state()
         for name in _WEIGHT_LISTS:
@@ -43,8 +40,8 @@ def restore(estimator: FittedNetwork, arrays: io.Tensors, step: int) -> None:
     est = estimator
     est._network = est._new_network()
     est._trainer = _core.Trainer(est._network, **est._trainer_options)
-    est.coefs_ = _group(arrays, "coefs")
-    est.intercepts_ = _group(arrays, "intercepts")
+    for name in est._array_lists:
+        setattr(est, name, _group(arrays, name.strip("_")))
     est._set_stored_feedback(_group(arrays, "feedback"))
     state = _group(arrays, "optimizer")
     if state:

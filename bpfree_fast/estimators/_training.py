@@ -34,11 +34,14 @@ class Samples:
     x: NDArray[Any]
     y: NDArray[Any]
     weight: NDArray[np.float32] | None
+    # Rows that are contrasted with those of x, one for one.
+    negative: NDArray[Any] | None = None
 
     def take(self, index: NDArray[np.intp]) -> Samples:
         """Give some of the samples, copied."""
         weight = None if self.weight is None else self.weight[index]
-        return Samples(self.x[index], self.y[index], weight)
+        negative = None if self.negative is None else self.negative[index]
+        return Samples(self.x[index], self.y[index], weight, negative)
 
     def __len__(self) -> int:
         return len(self.x)
@@ -53,7 +56,8 @@ def merge_equal(samples: Samples) -> Samples:
     if len(samples) > _MAX_MERGED_SAMPLES or samples.x.size > _MAX_MERGED_NUMBERS:
         return samples
     columns = samples.y.reshape(len(samples), -1)
-    table = np.column_stack([samples.x, columns]).astype(np.float64)
+    parts = [part for part in (samples.x, columns, samples.negative) if part is not None]
+    table = np.column_stack(parts).astype(np.float64)
     _, first, group = np.unique(table, axis=0, return_index=True, return_inverse=True)
     weight = np.bincount(group.reshape(-1), weights=samples.weight).astype(np.float32)
     merged = samples.take(first)
@@ -114,6 +118,11 @@ class Training:
         # The adaptive rate is lowered here, and the end of parts that come one by one is unknown.
         if schedule == "adaptive" or (self.incremental and schedule == "cosine"):
             schedule = "constant"
+        rate = est._learning_rate
+        if schedule == "step" and est._stage_start > 0:
+            # The core counts epochs from 0, and every stage begins with the full rate.
+            schedule = "constant"
+            rate *= settings.gamma ** ((est.n_iter_ - est._stage_start) // settings.step_size)
         self.started = time.perf_counter()
         loss = self.trainer.run_epoch(
             self.samples.x,
@@ -122,13 +131,14 @@ class Training:
             epoch=est.n_iter_,
             shuffle=settings.shuffle,
             input_scale=est.input_scale_,
-            learning_rate=est._learning_rate,
+            learning_rate=rate,
             schedule=schedule,
             total_steps=self.total_steps,
             step_size=settings.step_size,
             gamma=settings.gamma,
             power_t=settings.power_t,
             on_event=self._on_event,
+            x_negative=self.samples.negative,
         )
         self.seconds += time.perf_counter() - self.started
         if not math.isfinite(loss):

@@ -18,8 +18,6 @@ inline double sigmoid(double z) {
   return z >= 0 ? 1 / (1 + e) : e / (1 + e);
 }
 
-inline constexpr float kTiny = 1e-8f;  // beside the mean square that a row is divided by
-
 // What brings a row of n numbers with this sum of squares to unit mean square.
 inline float row_factor(double squares, double n) {
   return static_cast<float>(1 / std::sqrt(squares / n + static_cast<double>(kTiny)));

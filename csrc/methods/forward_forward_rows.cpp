@@ -167,7 +167,10 @@ void ForwardForward::update_peers(std::size_t layer, std::size_t n_groups) {
   const double slope = ff_.loss == formulas::GoodnessLoss::symba
                            ? static_cast<double>(ff_.symba_scale)
                            : 1 / static_cast<double>(ff_.temperature);
-  const double factor = slope_scale(layer) * slope * static_cast<double>(ff_.peer_normalization);
+  // Every row counts the same, and the whole as much as the batch's weights, which it is divided by later.
+  const double weight = batch_weight_ / static_cast<double>(sets_.n_positive);
+  const double factor =
+      slope_scale(layer) * slope * static_cast<double>(ff_.peer_normalization) * weight;
   for (std::size_t j = 0; j < n; ++j)
     state.peer[j] = static_cast<float>(
         factor * (static_cast<double>(state.peer_mean[j]) - total / static_cast<double>(n)));
