@@ -244,13 +244,14 @@ void ForwardForward::predict(const InputView& x, std::size_t n_labels, bool by_g
       static_cast<double>(network_.n_params() * std::max<std::size_t>(n_labels, 1));
   const int threads = threads_for(n_threads, flops);
   std::vector<Prediction> predictions;
+  std::vector<void*> scratch;
   predictions.reserve(static_cast<std::size_t>(threads));
+  scratch.reserve(static_cast<std::size_t>(threads));
   for (int t = 0; t < threads; ++t) {
     predictions.emplace_back(*this, x, n_labels);
     if (by_groups) predictions.back().give_group_goodness();
+    scratch.push_back(&predictions.back());
   }
-  std::vector<void*> scratch;
-  for (Prediction& p : predictions) scratch.push_back(&p);
   parallel_for(
       n_chunks, threads,
       [&](std::size_t t, const Worker& worker) {
