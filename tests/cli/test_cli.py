@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """The command line: what it trains, writes and says; every error is one sentence and code 2."""
 
+import itertools
 import json
 import signal
 import subprocess
@@ -13,6 +14,8 @@ import pytest
 import bpfree_fast as bf
 from bpfree_fast import data
 from bpfree_fast.cli import main
+from bpfree_fast.estimators import CLASSIFIERS
+from bpfree_fast.estimators._parameters import DTYPES
 
 SMALL = ["--hidden", "32", "--epochs", "3", "--quiet"]
 
@@ -276,9 +279,8 @@ def test_bench(capfd):
     small = ["--hidden", "16", "--features", "20", "--seconds", "0.01", "--json", "r.json"]
     assert main(["bench", *small]) == 0
     rows = capfd.readouterr().out.splitlines()[1:]
-    assert [row.split()[:2] for row in rows] == [
-        ["dfa", "float32"], ["dfa", "bfloat16"], ["backprop", "float32"], ["backprop", "bfloat16"],
-    ]  # fmt: skip
+    expected = itertools.product(CLASSIFIERS, DTYPES)
+    assert [tuple(row.split()[:2]) for row in rows] == list(expected)
     with open("r.json") as file:
         assert all(row["step_seconds"] > 0 for row in json.load(file)["rows"])
 
