@@ -11,6 +11,7 @@ from collections.abc import Collection, Iterable
 import numpy as np
 
 MAX_SEED = 2**64 - 1
+ACTIVATIONS = ("identity", "relu", "leaky_relu", "tanh", "logistic", "sigmoid", "gelu")
 
 
 def choice(name: str, value: object, allowed: Collection[str]) -> str:

@@ -10,7 +10,7 @@ Every function that can fail returns 0 (``Status.OK``) or the kind of failure; l
 holds a sentence with the offending value. check() makes an exception of it.
 """
 from libc.stddef cimport size_t
-from libc.stdint cimport uint16_t, uint32_t, uint64_t
+from libc.stdint cimport int32_t, uint16_t, uint32_t, uint64_t
 
 cdef enum Status:
     OK = 0
@@ -44,6 +44,23 @@ cdef enum GoodnessKind:
 cdef enum GoodnessLoss:
     GOODNESS_LOGISTIC = 0
     GOODNESS_SYMBA = 1
+
+cdef enum Loss:
+    SOFTMAX_CROSS_ENTROPY = 0
+    BINARY_CROSS_ENTROPY = 1
+    SQUARED_ERROR = 2
+
+cdef enum LocalLossKind:
+    LOCAL_PRED = 0
+    LOCAL_SIM = 1
+    LOCAL_PREDSIM = 2
+
+# The fields of bpfree_local_loss; local_loss_init() fills in the defaults.
+cdef struct LocalLoss:
+    int loss
+    int kind
+    int activation
+    double similarity_weight
 
 # The fields of bpfree_forward_forward; forward_forward_init() fills in the defaults.
 cdef struct ForwardForward:
@@ -115,3 +132,10 @@ cdef int forward_forward_init(ForwardForward* options) noexcept nogil
 cdef int forward_forward_update(float* W, float* b, float** W_state, float** b_state, float* h,
         double* loss, const float* x, size_t n_positive, size_t batch, size_t n_in, size_t n_out,
         const ForwardForward* options, const Optimizer* optimizer, int n_threads) noexcept nogil
+
+cdef int local_loss_init(LocalLoss* options) noexcept nogil
+cdef int local_loss_update(float* W, float* b, float** W_state, float** b_state, float* head_W,
+        float* head_b, float** head_W_state, float** head_b_state, double* loss, const float* x,
+        const float* h, const float* preactivation, const int32_t* labels, const float* targets,
+        const float* sample_weight, size_t batch, size_t n_in, size_t n_out, size_t n_outputs,
+        const LocalLoss* options, const Optimizer* optimizer, int n_threads) noexcept nogil

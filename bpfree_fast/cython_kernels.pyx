@@ -3,7 +3,7 @@
 # distutils: language = c++
 """The C functions of libbpfree as function pointers that other Cython modules can cimport."""
 from libc.stddef cimport size_t
-from libc.stdint cimport uint16_t, uint32_t, uint64_t
+from libc.stdint cimport int32_t, uint16_t, uint32_t, uint64_t
 
 cdef extern from "bpfree/bpfree.h" nogil:
     ctypedef enum bpfree_status:
@@ -19,6 +19,8 @@ cdef extern from "bpfree/bpfree.h" nogil:
     ctypedef struct bpfree_optimizer:
         pass
     ctypedef struct bpfree_forward_forward:
+        pass
+    ctypedef struct bpfree_local_loss:
         pass
     const char* bpfree_last_error()
     bpfree_status bpfree_random_bits(uint32_t* out, size_t n, uint64_t seed, uint64_t stream,
@@ -64,6 +66,13 @@ cdef extern from "bpfree/bpfree.h" nogil:
         float* const* b_state, float* h, double* loss, const float* x, size_t n_positive,
         size_t batch, size_t n_in, size_t n_out, const bpfree_forward_forward* options,
         const bpfree_optimizer* optimizer, int n_threads)
+    bpfree_status bpfree_local_loss_init(bpfree_local_loss* options)
+    bpfree_status bpfree_local_loss_update(float* W, float* b, float* const* W_state,
+        float* const* b_state, float* head_W, float* head_b, float* const* head_W_state,
+        float* const* head_b_state, double* loss, const float* x, const float* h,
+        const float* preactivation, const int32_t* labels, const float* targets,
+        const float* sample_weight, size_t batch, size_t n_in, size_t n_out, size_t n_outputs,
+        const bpfree_local_loss* options, const bpfree_optimizer* optimizer, int n_threads)
 
 
 cdef int check(int status) except -1 nogil:
@@ -184,4 +193,19 @@ cdef int forward_forward_update(float* W, float* b, float** W_state, float** b_s
         const ForwardForward* options, const Optimizer* optimizer, int n_threads) noexcept nogil:
     return bpfree_forward_forward_update(W, b, W_state, b_state, h, loss, x, n_positive, batch,
         n_in, n_out, <const bpfree_forward_forward*>options, <const bpfree_optimizer*>optimizer,
+        n_threads)
+
+
+cdef int local_loss_init(LocalLoss* options) noexcept nogil:
+    return bpfree_local_loss_init(<bpfree_local_loss*>options)
+
+
+cdef int local_loss_update(float* W, float* b, float** W_state, float** b_state, float* head_W,
+        float* head_b, float** head_W_state, float** head_b_state, double* loss, const float* x,
+        const float* h, const float* preactivation, const int32_t* labels, const float* targets,
+        const float* sample_weight, size_t batch, size_t n_in, size_t n_out, size_t n_outputs,
+        const LocalLoss* options, const Optimizer* optimizer, int n_threads) noexcept nogil:
+    return bpfree_local_loss_update(W, b, W_state, b_state, head_W, head_b, head_W_state,
+        head_b_state, loss, x, h, preactivation, labels, targets, sample_weight, batch, n_in, n_out,
+        n_outputs, <const bpfree_local_loss*>options, <const bpfree_optimizer*>optimizer,
         n_threads)

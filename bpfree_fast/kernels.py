@@ -28,9 +28,10 @@ from ._arrays import (
     product_type,
 )
 from ._goodness import forward_forward_update, goodness
+from ._local_loss import local_loss_update
 from ._optimizer import SOLVERS, optimizer_keywords
 from ._random import normal, random_bits, sign, uniform
-from ._validation import MAX_SEED, choice, flag, integer, real
+from ._validation import ACTIVATIONS, MAX_SEED, choice, flag, integer, real
 from ._validation import n_threads as _threads
 
 __all__ = [
@@ -39,6 +40,7 @@ __all__ = [
     "feedback_matrix",
     "forward_forward_update",
     "goodness",
+    "local_loss_update",
     "normal",
     "product",
     "project_feedback",
@@ -47,7 +49,6 @@ __all__ = [
     "uniform",
 ]
 
-_ACTIVATIONS = ("identity", "relu", "leaky_relu", "tanh", "logistic", "sigmoid", "gelu")
 _DISTRIBUTIONS = ("uniform", "normal", "sign")
 
 
@@ -169,7 +170,7 @@ def dense_forward(
     array([[1., 0.],
            [3., 1.]], dtype=float32)
     """
-    kind = choice("activation", activation, _ACTIVATIONS)
+    kind = choice("activation", activation, ACTIVATIONS)
     rows, weights = as_f32("x", x), as_f32("W", W)
     array = matrix(out, rows, 0, weights, 1)
     _core.dense_forward(
@@ -420,7 +421,7 @@ def project_feedback(
         raise ValueError(f"project_feedback takes a seed or a feedback matrix, got {given}.")
     if h is not None and activation is None:
         raise ValueError("h was given without activation, which says how its derivative is made.")
-    kind = "identity" if activation is None else choice("activation", activation, _ACTIVATIONS)
+    kind = "identity" if activation is None else choice("activation", activation, ACTIVATIONS)
     source = _feedback_source(0 if seed is None else seed, layer, distribution, scale)
     error = as_f32("e", e)
     if out is None:

@@ -17,18 +17,13 @@ const Layer& layer_of(const Network& network, std::size_t layer) {
 std::unique_ptr<Network> make(const std::vector<std::int64_t>& sizes, const std::string& activation,
                               const std::string& loss, const std::string& dtype,
                               std::optional<std::size_t> first_head) {
-  using formulas::Loss;
   std::vector<std::size_t> checked_sizes;
   for (const std::int64_t size : sizes) {
     if (size < 1) fail("layer_sizes holds " + std::to_string(size) + ", expected at least 1");
     checked_sizes.push_back(static_cast<std::size_t>(size));
   }
   return std::make_unique<Network>(
-      checked_sizes, activation_named(activation),
-      named<Loss, 3>("loss", loss,
-                     {{{"softmax_cross_entropy", Loss::softmax_cross_entropy},
-                       {"binary_cross_entropy", Loss::binary_cross_entropy},
-                       {"squared_error", Loss::squared_error}}}),
+      checked_sizes, activation_named(activation), loss_named(loss),
       named<Compute, 2>("dtype", dtype,
                         {{{"float32", Compute::float32}, {"bfloat16", Compute::bfloat16}}}),
       first_head.value_or(Network::kNoHeads));

@@ -15,6 +15,14 @@ formulas::Activation activation_named(const std::string& name) {
                                 {"gelu", Activation::gelu}}});
 }
 
+formulas::Loss loss_named(const std::string& name) {
+  using formulas::Loss;
+  return named<Loss, 3>("loss", name,
+                        {{{"softmax_cross_entropy", Loss::softmax_cross_entropy},
+                          {"binary_cross_entropy", Loss::binary_cross_entropy},
+                          {"squared_error", Loss::squared_error}}});
+}
+
 random::Distribution distribution_named(const char* what, const std::string& name) {
   using random::Distribution;
   return named<Distribution, 3>(what, name,

@@ -25,6 +25,7 @@ void bind_config(py::module_& m);
 void bind_random(py::module_& m);
 void bind_kernels(py::module_& m);
 void bind_goodness(py::module_& m);
+void bind_local_loss(py::module_& m);
 void bind_network(py::module_& m);
 void bind_trainer(py::module_& m);
 
@@ -41,6 +42,7 @@ T named(const char* what, const std::string& name,
 }
 
 formulas::Activation activation_named(const std::string& name);
+formulas::Loss loss_named(const std::string& name);
 random::Distribution distribution_named(const char* what, const std::string& name);
 // Plain sgd has a solver of its own, which keeps no state.
 formulas::Solver solver_named(const std::string& name, double momentum, bool nesterov);

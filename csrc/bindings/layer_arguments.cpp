@@ -19,17 +19,17 @@ MatrixView<float> output(const char* name, py::array& a, std::size_t rows, std::
 }
 
 DenseState states(std::vector<py::array>& arrays, formulas::Solver solver,
-                  const MatrixView<float>& weights, bool has_bias) {
+                  const MatrixView<float>& weights, bool has_bias, const std::string& prefix) {
   const int n_slots = formulas::n_states(solver);
   const std::size_t per_slot = has_bias ? 2 : 1;
   const std::size_t expected = static_cast<std::size_t>(n_slots) * per_slot;
   if (arrays.size() != expected)
-    fail("state has " + std::to_string(arrays.size()) + " arrays, expected " +
+    fail(prefix + "state has " + std::to_string(arrays.size()) + " arrays, expected " +
          std::to_string(expected) + ": for each of the solver's " + std::to_string(n_slots) +
-         " slots one for W" + (has_bias ? " and one for b" : ""));
+         " slots one for " + prefix + "W" + (has_bias ? " and one for " + prefix + "b" : ""));
   DenseState result;
   for (std::size_t i = 0; i < arrays.size(); ++i) {
-    const std::string name = "state[" + std::to_string(i) + "]";
+    const std::string name = prefix + "state[" + std::to_string(i) + "]";
     if (i % per_slot == 0)
       result.weights[i / per_slot] =
           output(name.c_str(), arrays[i], weights.rows, weights.columns).data;

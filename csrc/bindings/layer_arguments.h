@@ -14,9 +14,9 @@ MatrixView<const float> input(const char* name, const py::array& a, std::size_t 
                               std::size_t columns);
 MatrixView<float> output(const char* name, py::array& a, std::size_t rows, std::size_t columns);
 
-// State arrays as Trainer.optimizer_state() lists them: for each slot that of W, then that of b.
+// State arrays as Trainer.optimizer_state() lists them: for each slot that of W, then that of b. prefix: "head_" for a head's.
 DenseState states(std::vector<py::array>& arrays, formulas::Solver solver,
-                  const MatrixView<float>& weights, bool has_bias);
+                  const MatrixView<float>& weights, bool has_bias, const std::string& prefix = "");
 
 DenseStep step_of(const std::string& solver, double learning_rate, std::uint64_t step,
                   double momentum, bool nesterov, double beta_1, double beta_2, double epsilon,

@@ -25,6 +25,7 @@ PYBIND11_MODULE(_core, m) {
   bindings::bind_random(m);
   bindings::bind_kernels(m);
   bindings::bind_goodness(m);
+  bindings::bind_local_loss(m);
   bindings::bind_network(m);
   bindings::bind_trainer(m);
 }

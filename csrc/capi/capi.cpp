@@ -9,6 +9,7 @@
 #include "capi/safe_call.h"
 #include "network/dense.h"
 #include "network/goodness.h"
+#include "network/local_loss.h"
 #include "product/product.h"
 #include "random/random.h"
 
@@ -24,6 +25,8 @@ static_assert(static_cast<int>(formulas::Activation::gelu) == BPFREE_GELU);
 static_assert(static_cast<int>(random::Distribution::sign) == BPFREE_SIGN);
 static_assert(static_cast<int>(formulas::Goodness::mean) == BPFREE_GOODNESS_MEAN);
 static_assert(static_cast<int>(formulas::GoodnessLoss::symba) == BPFREE_GOODNESS_SYMBA);
+static_assert(static_cast<int>(formulas::Loss::squared_error) == BPFREE_SQUARED_ERROR);
+static_assert(static_cast<int>(LocalLoss::predsim) == BPFREE_LOCAL_PREDSIM);
 static_assert(static_cast<int>(ErrorCode::kInternal) == BPFREE_INTERNAL);
 
 template <class T>
@@ -293,6 +296,45 @@ bpfree_status bpfree_forward_forward_update(float* W, float* b, float* const* W_
         matrix("W", W, n_in, n_out), b, state_of(step, W_state, b_state),
         h == nullptr ? MatrixView<float>{} : matrix("h", h, batch, n_out),
         matrix("x", x, batch, n_in), n_positive, goodness_options, step, n_threads);
+    if (loss != nullptr) *loss = mean;
+  });
+}
+
+bpfree_status bpfree_local_loss_init(bpfree_local_loss* options) {
+  return safe_call([&] {
+    pointer("options", options, 1);
+    *options = {.loss = BPFREE_SOFTMAX_CROSS_ENTROPY,
+                .kind = BPFREE_LOCAL_PRED,
+                .activation = BPFREE_RELU,
+                .similarity_weight = 0.99};
+  });
+}
+
+bpfree_status bpfree_local_loss_update(
+    float* W, float* b, float* const* W_state, float* const* b_state, float* head_W, float* head_b,
+    float* const* head_W_state, float* const* head_b_state, double* loss, const float* x,
+    const float* h, const float* preactivation, const int32_t* labels, const float* targets,
+    const float* sample_weight, size_t batch, size_t n_in, size_t n_out, size_t n_outputs,
+    const bpfree_local_loss* options, const bpfree_optimizer* optimizer, int n_threads) {
+  return safe_call([&] {
+    pointer("options", options, 1);
+    pointer("optimizer", optimizer, 1);
+    const DenseStep step = step_of(*optimizer);
+    const LocalLossOptions local{
+        .loss = enumerator<formulas::Loss>("loss", options->loss, BPFREE_SQUARED_ERROR),
+        .local_loss = enumerator<LocalLoss>("kind", options->kind, BPFREE_LOCAL_PREDSIM),
+        .similarity_weight = options->similarity_weight,
+        .activation = activation_of(options->activation)};
+    const LayerArrays layer{matrix("W", W, n_in, n_out), b, state_of(step, W_state, b_state)};
+    const LayerArrays head{
+        {head_W, n_out, n_outputs, n_outputs}, head_b, state_of(step, head_W_state, head_b_state)};
+    const LocalTargets y{.labels = labels,
+                         .values = {targets, batch, n_outputs, n_outputs},
+                         .n_outputs = n_outputs,
+                         .sample_weight = sample_weight};
+    const double mean =
+        local_loss_update(layer, head, matrix("x", x, batch, n_in), matrix("h", h, batch, n_out),
+                          {preactivation, batch, n_out, n_out}, y, local, step, n_threads);
     if (loss != nullptr) *loss = mean;
   });
 }

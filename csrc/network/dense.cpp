@@ -100,29 +100,17 @@ void dense_update(MatrixView<float> weights, float* bias, const DenseState& stat
   const int threads = threads_for(n_threads, flops_of(batch, n_in, n_out));
   if (n_out == 0) return;
 
-  const product::DtypeKernels& k = product::kernels().f32;
   const LayerUpdate update(weights, bias, state, x, step);
-  const std::vector<RowBlock> batch_blocks = product::row_blocks(batch, k.tile_rows);
+  const std::vector<RowBlock> batch_blocks =
+      product::row_blocks(batch, product::kernels().f32.tile_rows);
   const auto pack_x = [&](std::size_t t, float*) { update.pack(t); };
   const auto step_tile = [&](std::size_t index, float* scratch) {
     // Scratch of our own: the edge of delta padded.
     float* edge = scratch + update.scratch_floats();
     update.run(index, scratch, [&](const LayerTile& t, float* panel, float* column_sums) {
       if (!t.whole()) load_panel(edge, delta.data + t.column, delta.stride, batch, t.n_columns);
-      k.project({.signal = {t.whole() ? delta.data + t.column : edge,
-                            t.whole() ? delta.stride : kPanel, kPanel, 0},
-                 .feedback = nullptr,
-                 .depth = 0,
-                 .blocks = batch_blocks.data(),
-                 .n_blocks = batch_blocks.size(),
-                 .n_columns = t.n_columns,
-                 .activation = formulas::Activation::identity,
-                 .h = nullptr,
-                 .h_stride = 0,
-                 .preactivation = nullptr,
-                 .preactivation_stride = 0,
-                 .delta = panel,
-                 .column_sums = column_sums});
+      pass_delta(panel, column_sums, t.whole() ? delta.data + t.column : edge,
+                 t.whole() ? delta.stride : kPanel, batch_blocks, t.n_columns);
     });
   };
   const std::array<Plan, 2> phases[] = {{plan_of(update.n_packs(), pack_x)},

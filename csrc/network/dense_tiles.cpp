@@ -149,12 +149,12 @@ product::ForwardArgs LayerForward::pack(const LayerTile& tile, float* scratch) c
 
 std::vector<Extent> check_update(MatrixView<float> weights, const float* bias,
                                  const DenseState& state, MatrixView<const float> x,
-                                 const DenseStep& step) {
+                                 const DenseStep& step, const LayerNames& names) {
   const OptimizerOptions& o = step.optimizer;
   const double infinity = std::numeric_limits<double>::infinity();
-  check_shape("x", x, x.rows, weights.rows);
-  if (x.rows == 0) fail("x has 0 rows, expected at least 1");
-  check_shape("W", weights, weights.rows, weights.columns);
+  check_shape(names.x, x, x.rows, weights.rows);
+  if (x.rows == 0) fail(std::string(names.x) + " has 0 rows, expected at least 1");
+  check_shape(names.weights, weights, weights.rows, weights.columns);
   check_range("learning_rate", step.learning_rate, 0, infinity);
   check_range("momentum", static_cast<double>(o.momentum), 0, 1);
   check_range("beta_1", static_cast<double>(o.beta_1), 0, 1);
@@ -165,23 +165,39 @@ std::vector<Extent> check_update(MatrixView<float> weights, const float* bias,
   check_range("n_samples", step.n_samples, 0, infinity);
   if (step.t == 0) fail("the step is 0, expected at least 1: steps are counted from 1");
   const int n_states = formulas::n_states(o.solver);
-  std::vector<Extent> written = {extent("W", weights), extent("b", bias, weights.columns)};
-  static constexpr const char* kNames[2][2] = {{"the first state of W", "the first state of b"},
-                                               {"the second state of W", "the second state of b"}};
+  std::vector<Extent> written = {extent(names.weights, weights),
+                                 extent(names.bias, bias, weights.columns)};
   for (int i = 0; i < n_states; ++i) {
     if (state.weights[i] == nullptr && weights.rows > 0 && weights.columns > 0)
-      fail(std::string(kNames[i][0]) + " is missing: this solver keeps " +
+      fail(std::string(names.states[i][0]) + " is missing: this solver keeps " +
            std::to_string(n_states));
     if (bias != nullptr && state.biases[i] == nullptr)
-      fail(std::string(kNames[i][1]) + " is missing: this solver keeps " +
+      fail(std::string(names.states[i][1]) + " is missing: this solver keeps " +
            std::to_string(n_states));
     MatrixView<float> of_weights = weights;
     of_weights.data = state.weights[i];
-    written.push_back(extent(kNames[i][0], of_weights));
+    written.push_back(extent(names.states[i][0], of_weights));
     written.push_back(
-        extent(kNames[i][1], bias != nullptr ? state.biases[i] : nullptr, weights.columns));
+        extent(names.states[i][1], bias != nullptr ? state.biases[i] : nullptr, weights.columns));
   }
   return written;
+}
+
+void pass_delta(float* delta, float* column_sums, const float* from, std::size_t stride,
+                const std::vector<RowBlock>& blocks, std::size_t n_columns) {
+  product::kernels().f32.project({.signal = {from, stride, kPanel, 0},
+                                  .feedback = nullptr,
+                                  .depth = 0,
+                                  .blocks = blocks.data(),
+                                  .n_blocks = blocks.size(),
+                                  .n_columns = n_columns,
+                                  .activation = formulas::Activation::identity,
+                                  .h = nullptr,
+                                  .h_stride = 0,
+                                  .preactivation = nullptr,
+                                  .preactivation_stride = 0,
+                                  .delta = delta,
+                                  .column_sums = column_sums});
 }
 
 LayerUpdate::LayerUpdate(MatrixView<float> weights, float* bias, const DenseState& state,

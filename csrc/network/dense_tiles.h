@@ -91,10 +91,28 @@ class LayerForward {
   Buffer<float> copy_;
 };
 
+// What refusals call the arrays of an update.
+struct LayerNames {
+  const char* x;
+  const char* weights;
+  const char* bias;
+  const char* states[2][2];  // of either slot that of W, then that of b
+};
+inline constexpr LayerNames kLayerNames{"x",
+                                        "W",
+                                        "b",
+                                        {{"the first state of W", "the first state of b"},
+                                         {"the second state of W", "the second state of b"}}};
+
 // Throws where an update would not fit; gives what it writes to, for check_apart().
 std::vector<Extent> check_update(MatrixView<float> weights, const float* bias,
                                  const DenseState& state, MatrixView<const float> x,
-                                 const DenseStep& step);
+                                 const DenseStep& step, const LayerNames& names = kLayerNames);
+
+// Columns of a delta that is there already, as the weight product's operand with its column sums. The source's rows hold whole
+// panels; blocks are those of the batch.
+void pass_delta(float* delta, float* column_sums, const float* from, std::size_t stride,
+                const std::vector<product::RowBlock>& blocks, std::size_t n_columns);
 
 // The optimizer step of W and b in tiles, as dense_update() defines it. First pack() all groups of x.
 class LayerUpdate {

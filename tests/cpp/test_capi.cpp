@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <cstdint>
 #include <string>
 #include <vector>
 
@@ -179,10 +180,120 @@ void check_forward_forward(Sizes s) {
       "its weights");
 }
 
+// Rows without their means, and divided by their norms, which are given.
+Plain unit_rows(Plain rows, std::vector<double>& norms) {
+  norms.assign(rows.rows, 0.0);
+  for (std::size_t i = 0; i < rows.rows; ++i) {
+    double mean = 0;
+    for (std::size_t j = 0; j < rows.columns; ++j) mean += rows(i, j);
+    mean /= static_cast<double>(rows.columns);
+    for (std::size_t j = 0; j < rows.columns; ++j) {
+      rows(i, j) -= mean;
+      norms[i] += rows(i, j) * rows(i, j);
+    }
+    norms[i] = std::max(std::sqrt(norms[i]), 1e-8);
+    for (std::size_t j = 0; j < rows.columns; ++j) rows(i, j) /= norms[i];
+  }
+  return rows;
+}
+
+// Squared error of the head and similarity, half of each, as far as they concern h.
+double local_loss(const Plain& h, const Plain& e, const Plain& head, const Plain& targets,
+                  Plain& slope) {
+  const auto batch = static_cast<double>(h.rows);
+  std::vector<double> norms, unused;
+  const Plain unit = unit_rows(h, norms);
+  const Plain wanted = unit_rows(targets, unused);
+  Plain off = times(unit, transposed(unit));
+  const Plain right = times(wanted, transposed(wanted));
+  double loss = 0;
+  for (std::size_t i = 0; i < off.values.size(); ++i) {
+    off.values[i] -= right.values[i];
+    loss += 0.5 * off.values[i] * off.values[i] / (batch * batch);
+  }
+  for (const double error : e.values) loss += 0.25 * error * error / batch;
+  const Plain d = times(off, unit);
+  slope = times(e, transposed(head));
+  for (std::size_t i = 0; i < h.rows; ++i) {
+    double along = 0;
+    for (std::size_t j = 0; j < h.columns; ++j) along += unit(i, j) * d(i, j);
+    for (std::size_t j = 0; j < h.columns; ++j)
+      slope(i, j) = 0.5 * slope(i, j) / batch +
+                    2 / (batch * batch) * (d(i, j) - unit(i, j) * along) / norms[i];
+  }
+  return loss;
+}
+
+void check_local_loss(Sizes s) {
+  Numbers numbers(3 * s.batch + s.n_out);
+  const std::size_t n_outputs = s.n_in % 11 + 2;
+  const std::vector<float> x = numbers.floats(s.batch * s.n_in);
+  std::vector<float> h = numbers.floats(s.batch * s.n_out);
+  for (float& value : h) value = std::tanh(value);
+  const std::vector<float> y = numbers.floats(s.batch * n_outputs);
+  std::vector<float> weights = numbers.floats(s.n_in * s.n_out);
+  std::vector<float> bias = numbers.floats(s.n_out);
+  std::vector<float> head = numbers.floats(s.n_out * n_outputs);
+  std::vector<float> head_bias = numbers.floats(n_outputs);
+
+  Plain e = times(plain(h, s.batch, s.n_out), plain(head, s.n_out, n_outputs));
+  for (std::size_t i = 0; i < e.values.size(); ++i)
+    e.values[i] += static_cast<double>(head_bias[i % n_outputs]) - static_cast<double>(y[i]);
+  Plain delta;
+  const double loss = local_loss(plain(h, s.batch, s.n_out), e, plain(head, s.n_out, n_outputs),
+                                 plain(y, s.batch, n_outputs), delta);
+  for (std::size_t i = 0; i < h.size(); ++i)
+    delta.values[i] *= 1 - static_cast<double>(h[i]) * static_cast<double>(h[i]);
+  const Plain gradient = times(transposed(plain(x, s.batch, s.n_in)), delta);
+  const Plain of_head = times(transposed(plain(h, s.batch, s.n_out)), e);
+  const std::vector<float> before = weights;
+  const std::vector<float> head_before = head;
+
+  bpfree_local_loss options;
+  bpfree_local_loss_init(&options);
+  options.loss = BPFREE_SQUARED_ERROR;
+  options.kind = BPFREE_LOCAL_PREDSIM;
+  options.similarity_weight = 0.5;
+  options.activation = BPFREE_TANH;
+  bpfree_optimizer optimizer;
+  bpfree_optimizer_init(&optimizer, BPFREE_SGD);
+  optimizer.momentum = 0;
+  optimizer.learning_rate = 0.25;
+  double given = 0;
+  check(bpfree_local_loss_update(weights.data(), bias.data(), nullptr, nullptr, head.data(),
+                                 head_bias.data(), nullptr, nullptr, &given, x.data(), h.data(),
+                                 nullptr, nullptr, y.data(), nullptr, s.batch, s.n_in, s.n_out,
+                                 n_outputs, &options, &optimizer, 3) == BPFREE_OK,
+        bpfree_last_error());
+  check(near(given, loss, 1e-4), "a local loss");
+  check_all(
+      weights, [&](std::size_t i) { return before[i] - 0.25 * gradient.values[i]; }, 1e-4,
+      "weights that learn from a local loss");
+  const double scale = 0.125 / static_cast<double>(s.batch);
+  check_all(
+      head, [&](std::size_t i) { return head_before[i] - scale * of_head.values[i]; }, 1e-4,
+      "a head");
+
+  // The other branches only have to stay within their arrays: their numbers are checked from Python.
+  const std::vector<std::int32_t> labels(s.batch, 1);
+  std::vector<float> velocity(weights.size());
+  std::array<float*, 1> state = {velocity.data()};
+  options.loss = BPFREE_SOFTMAX_CROSS_ENTROPY;
+  options.kind = BPFREE_LOCAL_SIM;
+  options.activation = BPFREE_GELU;
+  optimizer.momentum = 0.5;
+  check(bpfree_local_loss_update(weights.data(), nullptr, state.data(), nullptr, nullptr, nullptr,
+                                 nullptr, nullptr, nullptr, x.data(), h.data(), h.data(),
+                                 labels.data(), nullptr, nullptr, s.batch, s.n_in, s.n_out,
+                                 n_outputs, &options, &optimizer, 3) == BPFREE_OK,
+        bpfree_last_error());
+}
+
 }  // namespace
 
 void test_capi() {
   for (const Sizes s : kSizes) {
+    check_local_loss(s);
     check_forward_forward(s);
     check_layer(s);
     check_projection(s);

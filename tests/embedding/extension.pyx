@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: BSD-3-Clause
 # cython: language_level=3
 """A user's module: kernels by cimport, with no header and no library."""
-from libc.stdint cimport uint16_t, uint32_t
+from libc.stdint cimport int32_t, uint16_t, uint32_t
 
 from bpfree_fast cimport cython_kernels as kernels
 from bpfree_fast.cython_kernels cimport check, normal_f32
@@ -88,6 +88,29 @@ def forward_forward(
             &W[0, 0], &b[0], NULL, NULL, &h[0, 0], &loss, &x[0, 0], batch // 2, batch, n_in, n_out,
             &options, &optimizer, 0))
         check(kernels.goodness(&g[0], &r[0], &h[0, 0], batch, n_out, kernels.GOODNESS_SUM, 0))
+    return loss
+
+
+def local_loss(
+    float[:, ::1] W, float[::1] b, float[:, ::1] M, float[::1] c, const float[:, ::1] x,
+    const float[:, ::1] h, const int32_t[::1] labels, const float[::1] sample_weight,
+):
+    """One step of a layer and its head on both local losses."""
+    cdef size_t batch = x.shape[0], n_in = W.shape[0], n_out = W.shape[1], n_outputs = M.shape[1]
+    cdef kernels.Optimizer optimizer
+    cdef kernels.LocalLoss options
+    cdef double loss
+    with nogil:
+        check(kernels.optimizer_init(&optimizer, kernels.SGD))
+        optimizer.momentum = 0
+        optimizer.learning_rate = 0.125
+        check(kernels.local_loss_init(&options))
+        options.kind = kernels.LOCAL_PREDSIM
+        options.activation = kernels.TANH
+        check(kernels.local_loss_update(
+            &W[0, 0], &b[0], NULL, NULL, &M[0, 0], &c[0], NULL, NULL, &loss, &x[0, 0], &h[0, 0],
+            NULL, &labels[0], NULL, &sample_weight[0], batch, n_in, n_out, n_outputs, &options,
+            &optimizer, 0))
     return loss
 
 

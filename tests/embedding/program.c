@@ -22,9 +22,11 @@ static void print(const char* name, const void* values, size_t n) {
 }
 
 static void refusals(void) {
-  float two[2] = {7, 7};
+  float two[2] = {7, 7}, one[1] = {1};
+  int32_t label = 0;
   bpfree_optimizer optimizer;
   bpfree_forward_forward options;
+  bpfree_local_loss local;
   printf("status %d\n", (int)bpfree_dense_forward(two, NULL, NULL, two, NULL, 1, 2, 1, BPFREE_RELU, 0));
   printf("error %s\n", bpfree_last_error());
   printf("status %d\n", (int)bpfree_normal_f32(two, 2, 0, 0, 0, -3));
@@ -47,6 +49,11 @@ static void refusals(void) {
   printf("error %s\n", bpfree_last_error());
   printf("status %d\n", (int)bpfree_goodness(two, NULL, two + 1, 1, 1, (bpfree_goodness_kind)7, 0));
   printf("error %s\n", bpfree_last_error());
+  check(bpfree_local_loss_init(&local));
+  local.similarity_weight = 2;
+  printf("status %d\n", (int)bpfree_local_loss_update(two, NULL, NULL, NULL, two + 1, NULL, NULL, NULL, NULL, one, one,
+                                                      NULL, &label, NULL, NULL, 1, 1, 1, 1, &local, &optimizer, 0));
+  printf("error %s\n", bpfree_last_error());
   printf("unchanged %g %g\n", two[0], two[1]);
 }
 
@@ -63,8 +70,13 @@ int main(void) {
   float squares[4];
   float g[kBatch], r[kBatch];
   double loss;
+  float M[kHidden * kOutputs], c[kOutputs], mM[kHidden * kOutputs], vM[kHidden * kOutputs], mc[kOutputs], vc[kOutputs];
+  float* of_M[2];
+  float* of_c[2];
+  int32_t labels[kBatch] = {0, 2, 1, 1, 0, 2};
   bpfree_optimizer optimizer;
   bpfree_forward_forward options;
+  bpfree_local_loss local;
 
   printf("version %s\nisa %s\n", bpfree_version(), bpfree_isa());
   check(bpfree_random_bits(bits, 5, 1, 2, 3, 0));
@@ -118,6 +130,28 @@ int main(void) {
   print("h_ff", h, sizeof h);
   print("W_ff", W, sizeof W);
   print("b_ff", b, sizeof b);
+
+  check(bpfree_normal_f32(M, kHidden * kOutputs, 6, 0, 0, 0));
+  check(bpfree_sign_f32(c, kOutputs, 7, 0, 0, 0));
+  memset(mM, 0, sizeof mM);
+  memset(vM, 0, sizeof vM);
+  memset(mc, 0, sizeof mc);
+  memset(vc, 0, sizeof vc);
+  of_M[0] = mM;
+  of_M[1] = vM;
+  of_c[0] = mc;
+  of_c[1] = vc;
+  check(bpfree_local_loss_init(&local));
+  local.kind = BPFREE_LOCAL_PREDSIM;
+  local.activation = BPFREE_GELU;
+  check(bpfree_dense_forward(h, a, x, W, b, kBatch, kIn, kHidden, BPFREE_GELU, 0));
+  check(bpfree_local_loss_update(W, b, of_W, of_b, M, c, of_M, of_c, &loss, x, h, a, labels, NULL, NULL, kBatch, kIn,
+                                 kHidden, kOutputs, &local, &optimizer, 0));
+  print("loss_local", &loss, sizeof loss);
+  print("W_local", W, sizeof W);
+  print("b_local", b, sizeof b);
+  print("M", M, sizeof M);
+  print("c", c, sizeof c);
   refusals();
   return 0;
 }

@@ -51,7 +51,7 @@ def numbers():
         "squares": np.float32([[10, 14], [14, 20]]),
         "gram": kernels.product(x, x, transpose_b=True),
         "h": kernels.dense_forward(x, W, b, activation="gelu", preactivation=a),
-        "a": a,
+        "a": a.copy(),
     }
     source = {"seed": 9, "layer": 1, "distribution": "normal", "scale": 2.0}
     delta = kernels.project_feedback(e, 40, **source, h=a, activation="gelu")
@@ -66,7 +66,15 @@ def numbers():
         W, b, x, 3, learning_rate=0.125, solver="adam", weight_decay=0.5, state=state,
         temperature=4.0, h_out=h,
     )  # fmt: skip
-    return expected | {"r": r, "loss": np.float64(loss), "h_ff": h, "W_ff": W, "b_ff": b}
+    expected |= {"r": r, "loss": np.float64(loss), "h_ff": h, "W_ff": W.copy(), "b_ff": b.copy()}
+    M, c = kernels.normal(6, 40 * 3).reshape(40, 3), kernels.sign(7, 3)
+    h = kernels.dense_forward(x, W, b, activation="gelu", preactivation=a)
+    loss = kernels.local_loss_update(
+        W, b, M, c, x, h, np.int32([0, 2, 1, 1, 0, 2]), local_loss="predsim", activation="gelu",
+        preactivation=a, learning_rate=0.125, solver="adam", weight_decay=0.5, state=state,
+        head_state=[np.zeros_like(array) for array in (M, c, M, c)],
+    )  # fmt: skip
+    return expected | {"loss_local": np.float64(loss), "W_local": W, "b_local": b, "M": M, "c": c}
 
 
 def check_output(text):
@@ -80,7 +88,7 @@ def check_output(text):
     for name, value in expected.items():
         assert printed[name] == value.tobytes().hex(), name
     assert [value for name, value in lines if name == "status"] == [
-        "1", "1", "1", "1", "3", "1", "1", "1",
+        "1", "1", "1", "1", "3", "1", "1", "1", "1",
     ]  # fmt: skip
     errors = [value for name, value in lines if name == "error"]
     for words, sentence in zip(
@@ -92,6 +100,7 @@ def check_output(text):
             "state of W is missing",
             "temperature is -2",
             "kind is 7",
+            "similarity_weight is 2",
         ],
         errors,
         strict=True,

@@ -102,6 +102,22 @@ def test_a_forward_forward_step(extension):
         np.testing.assert_array_equal(array, theirs)
 
 
+def test_a_step_on_local_losses(extension):
+    x, W, b = (kernels.normal(i, 240) for i in range(3))
+    x, W, b = x.reshape(6, 40), W.reshape(40, 6), b[:6].copy()
+    M, c = kernels.normal(3, 18).reshape(6, 3), kernels.normal(4, 3)
+    labels, weights = np.int32([0, 2, 1, 1, 0, 2]), kernels.uniform(5, 6)
+    ours = [array.copy() for array in (W, b, M, c)]
+    h = kernels.dense_forward(x, W, b, activation="tanh")
+    expected = kernels.local_loss_update(
+        W, b, M, c, x, h, labels, learning_rate=0.125, local_loss="predsim", activation="tanh",
+        sample_weight=weights,
+    )  # fmt: skip
+    assert extension.local_loss(*ours, x, h, labels, weights) == expected
+    for array, theirs in zip(ours, (W, b, M, c), strict=True):
+        np.testing.assert_array_equal(array, theirs)
+
+
 def test_failures_become_exceptions(extension):
     with pytest.raises(ValueError, match="-3"):
         extension.refuse()

@@ -204,6 +204,50 @@ bpfree_status bpfree_forward_forward_update(float* W, float* b, float* const* W_
                                             const bpfree_forward_forward* options,
                                             const bpfree_optimizer* optimizer, int n_threads);
 
+// Local losses ---------------------------------------------------------------------------------------------------------
+
+typedef enum bpfree_loss {
+  BPFREE_SOFTMAX_CROSS_ENTROPY = 0,
+  BPFREE_BINARY_CROSS_ENTROPY = 1,
+  BPFREE_SQUARED_ERROR = 2  // half the sum of squares
+} bpfree_loss;
+
+typedef enum bpfree_local_loss_kind {
+  BPFREE_LOCAL_PRED = 0,  // the loss of the head
+  BPFREE_LOCAL_SIM =
+      1,  // cosines between rows of h, each without its mean, against those of the targets
+  BPFREE_LOCAL_PREDSIM = 2  // 1 - similarity_weight of the one and similarity_weight of the other
+} bpfree_local_loss_kind;
+
+// What a step needs besides the arrays and the optimizer. bpfree_local_loss_init() fills in the defaults.
+typedef struct bpfree_local_loss {
+  bpfree_loss loss;              // BPFREE_SOFTMAX_CROSS_ENTROPY
+  bpfree_local_loss_kind kind;   // BPFREE_LOCAL_PRED
+  bpfree_activation activation;  // BPFREE_RELU: that of the layer
+  double similarity_weight;      // 0.99; in [0, 1]
+} bpfree_local_loss;
+
+bpfree_status bpfree_local_loss_init(bpfree_local_loss* options);
+
+// One layer's step on a loss of its own, in place: no error comes from the layers above. The head gives logits h M + c; delta
+// is the derivative of the local loss by the layer's pre-activation, made with the head as it was. W and b, and M and c, are
+// stepped on as bpfree_dense_update() does. With BPFREE_LOCAL_SIM the head learns from its own loss, and teaches no layer.
+//   W [n_in, n_out], b [n_out] or null, W_state and b_state as bpfree_dense_update() has them
+//   head_W [n_out, n_outputs], head_b [n_outputs] or null, with their states; head_W may be null for BPFREE_LOCAL_SIM
+//   loss    null, or gets the rows' local losses before the step, summed and divided by n
+//   x [batch, n_in], h [batch, n_out]: input and output of the layer
+//   preactivation  [batch, n_out] for BPFREE_GELU, else null
+//   labels  [batch] for BPFREE_SOFTMAX_CROSS_ENTROPY, from 0 to n_outputs - 1; else null
+//   targets [batch, n_outputs] for the other losses; else null
+//   sample_weight  [batch], each at least 0, or null: 1
+// n is the optimizer's n_samples; where that is 0, it is the sum of sample weights. The similarity wants n_outputs of at least 2.
+bpfree_status bpfree_local_loss_update(
+    float* W, float* b, float* const* W_state, float* const* b_state, float* head_W, float* head_b,
+    float* const* head_W_state, float* const* head_b_state, double* loss, const float* x,
+    const float* h, const float* preactivation, const int32_t* labels, const float* targets,
+    const float* sample_weight, size_t batch, size_t n_in, size_t n_out, size_t n_outputs,
+    const bpfree_local_loss* options, const bpfree_optimizer* optimizer, int n_threads);
+
 #pragma GCC visibility pop
 #ifdef __cplusplus
 }
