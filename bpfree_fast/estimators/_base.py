@@ -134,9 +134,9 @@ class NetworkEstimator(FittedNetwork, ABC):
         """Check the rows that a method contrasts with those of X."""
         return None
 
-    def _stages(self, settings: Settings, n_epochs: int) -> Iterator[int]:
+    def _stages(self, settings: Settings, incremental: bool) -> Iterator[int]:
         """Bring the trainer to one stage of the training after the other; give each one's end."""
-        yield n_epochs
+        yield self.n_iter_ + 1 if incremental else settings.max_iter
 
     def _after_epoch(self, samples: Samples) -> None:
         """Book what a method wants to know at the end of an epoch."""
@@ -197,8 +197,7 @@ class NetworkEstimator(FittedNetwork, ABC):
             self._learning_rate = settings.learning_rate
         self._make_trainer(options, settings, batch_size)
         self._restore_last()
-        n_epochs = self.n_iter_ + 1 if incremental else settings.max_iter
-        for last in self._stages(settings, n_epochs):
+        for last in self._stages(settings, incremental):
             training = Training(
                 self, settings, samples, validation, n_epochs=last, incremental=incremental
             )

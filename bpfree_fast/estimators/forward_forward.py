@@ -3,29 +3,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
-import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from sklearn.utils import check_array
 from sklearn.utils.multiclass import type_of_target
 
 from .. import _validation as check
 from ._base import RandomState
-from ._fitted import INPUT_DTYPES, Arrays
-from ._parameters import Settings, document
+from ._forward_forward import PHASES, ForwardForwardEstimator
+from ._parameters import document
 from ._progress import TrainingInfo
 from ._targets import NetworkClassifier
 
 if TYPE_CHECKING:
     from typing_extensions import Self
-
-GOODNESS = ("sum", "mean", "grouped_squares", "grouped_mean")
-NEGATIVES = ("random", "hard", "given")
-LABEL_POSITIONS = ("append", "overwrite")
-PREDICTIONS = ("softmax", "goodness")
-PHASES = ("both", "positive", "negative")
 
 _GENERAL = """\
 hidden_layer_sizes : int or sequence of int, default=(256, 256)
@@ -78,7 +70,7 @@ head_coefs_, head_intercepts_ : list of ndarray
 
 
 @document(_OWN_PARAMETERS, _OWN_ATTRIBUTES, general=_GENERAL, initializer="he_uniform")
-class ForwardForwardClassifier(NetworkClassifier):
+class ForwardForwardClassifier(ForwardForwardEstimator, NetworkClassifier):
     """Classifier trained by Forward-Forward: two forward passes, and no error between layers.
 
     Every layer learns to have a high goodness for samples with their label in the input, and a low
@@ -146,20 +138,6 @@ class ForwardForwardClassifier(NetworkClassifier):
     """
 
     method: ClassVar[str] = "forward-forward"
-    _core_method: ClassVar[str] = "forward_forward"
-    _activations: ClassVar[tuple[str, ...]] = ("relu",)
-    _first_head: ClassVar[int | None] = 1
-    _array_lists: ClassVar[tuple[str, ...]] = (
-        "coefs_",
-        "intercepts_",
-        "head_coefs_",
-        "head_intercepts_",
-    )
-
-    # The phase of the call that runs, and the stage of greedy training: a hidden layer, or the head
-    # after the last one.
-    _phase = "both"
-    _stage: int | None = None
 
     def __init__(
         self,
@@ -349,121 +327,10 @@ class ForwardForwardClassifier(NetworkClassifier):
         self._fit(X, y, sample_weight, incremental=True, classes=classes, X_negative=X_negative)
         return self
 
-    @property
-    def head_coefs_(self) -> Arrays:
-        """Weights of the softmax head for each layer that it reads; assign a whole list."""
-        heads = self._heads()
-        return self._list("head_coefs_", lambda i: self._network.weights(heads[i]), len(heads))
-
-    @head_coefs_.setter
-    def head_coefs_(self, values: Sequence[ArrayLike]) -> None:
-        heads = self._heads()
-        self._assign("head_coefs_", values, lambda i, v: self._network.set_weights(heads[i], v))
-
-    @property
-    def head_intercepts_(self) -> Arrays:
-        """Intercepts of the softmax head for each layer that it reads; assign a whole list."""
-        heads = self._heads()
-        return self._list("head_intercepts_", lambda i: self._network.biases(heads[i]), len(heads))
-
-    @head_intercepts_.setter
-    def head_intercepts_(self, values: Sequence[ArrayLike]) -> None:
-        heads = self._heads()
-        self._assign("head_intercepts_", values, lambda i, v: self._network.set_biases(heads[i], v))
-
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.classifier_tags.multi_label = False
         return tags
-
-    # Parameters.
-
-    def _is_grouped(self) -> bool:
-        return self.goodness in ("grouped_squares", "grouped_mean")
-
-    def _label_input(self) -> str:
-        """Give where the label enters, in the core's words."""
-        return "none" if self._is_grouped() or self.negatives == "given" else self.label_position
-
-    def _method_options(self) -> dict[str, Any]:
-        check.choice("goodness", self.goodness, GOODNESS)
-        loss = check.choice("goodness_loss", self.goodness_loss, ("logistic", "symba"))
-        negatives = check.choice("negatives", self.negatives, NEGATIVES)
-        check.choice("label_position", self.label_position, LABEL_POSITIONS)
-        check.choice("schedule", self.schedule, ("simultaneous", "greedy"))
-        check.choice("predict_with", self.predict_with, PREDICTIONS)
-        peers = check.real("peer_normalization", self.peer_normalization, 0)
-        threshold = None if self.threshold is None else check.real("threshold", self.threshold, 0)
-        if self.schedule == "greedy" and self.early_stopping:
-            raise ValueError(
-                "schedule='greedy' leaves the head to the end, which early_stopping=True scores."
-            )
-        unlabelled = self._label_input() == "none" and not self._is_grouped()
-        if unlabelled and self.predict_with == "goodness":
-            raise ValueError(
-                "predict_with='goodness' tries labels, and negatives='given' learns without them: "
-                "take predict_with='softmax'."
-            )
-        return {
-            "method": self._core_method,
-            "goodness": self.goodness,
-            "goodness_loss": loss,
-            "label_position": self._label_input(),
-            # The core asks for given rows, which grouped goodness has no use for.
-            "negatives": "random" if self._is_grouped() else negatives,
-            "threshold": threshold,
-            "temperature": check.real("temperature", self.temperature, 0, open_low=True),
-            "symba_scale": check.real("symba_scale", self.symba_scale, 0, open_low=True),
-            "peer_normalization": 0.0 if self._is_grouped() else peers,
-        }
-
-    def _architecture_of(self, settings: Settings) -> dict[str, Any]:
-        return {**super()._architecture_of(settings), "label_position": self._label_input()}
-
-    def _n_inputs(self) -> int:
-        label = self._architecture["label_position"] == "append"
-        return self.n_features_in_ + (self.n_outputs_ if label else 0)
-
-    # Data.
-
-    def _check_negative(self, X_negative: ArrayLike | None, X: NDArray[Any]) -> NDArray[Any] | None:
-        if self._phase != "both":
-            self._check_phase()
-        needed = self.negatives == "given" and not self._is_grouped() and self._phase == "both"
-        if X_negative is None:
-            if needed:
-                raise ValueError("negatives='given' needs X_negative, one negative row a sample.")
-            return None
-        if not needed:
-            why = f"negatives={self.negatives!r}"
-            if self._is_grouped():
-                why = f"goodness={self.goodness!r}"
-            elif self._phase != "both":
-                why = f"phase={self._phase!r}"
-            raise ValueError(f"X_negative was given, but {why} has no use for it.")
-        rows: NDArray[Any] = check_array(
-            X_negative, dtype=INPUT_DTYPES, order="C", input_name="X_negative"
-        )
-        if rows.shape != X.shape:
-            raise ValueError(f"X_negative must have X's shape {X.shape}, got {rows.shape}.")
-        if self._implied_scale(rows.dtype) != self._implied_scale(X.dtype):
-            raise ValueError(
-                f"X_negative has dtype {rows.dtype} and X {X.dtype}, which mean different "
-                "input_scale: convert one, or set input_scale to a number."
-            )
-        return rows
-
-    def _check_phase(self) -> None:
-        if self._is_grouped():
-            raise ValueError(
-                f"phase={self._phase!r} means nothing to goodness={self.goodness!r}, which has no "
-                "negatives."
-            )
-        if self.goodness_loss == "symba":
-            raise ValueError(
-                f"phase={self._phase!r} does not go with goodness_loss='symba', which compares "
-                "positive with negative rows."
-            )
 
     def _learn_target(self, y: NDArray[Any], classes: ArrayLike | None) -> str:
         if type_of_target(y, input_name="y") == "multilabel-indicator":
@@ -476,87 +343,3 @@ class ForwardForwardClassifier(NetworkClassifier):
             only = self.classes_.tolist()
             raise ValueError(f"y has one class, {only}: Forward-Forward needs at least two.")
         return loss
-
-    def _start(self, settings: Settings, dtype: np.dtype[Any], loss: str) -> None:
-        n_classes = self.n_outputs_
-        if self._label_input() == "overwrite" and self.n_features_in_ <= n_classes:
-            raise ValueError(
-                f"label_position='overwrite' writes {n_classes} classes over the first columns, "
-                f"and X has {self.n_features_in_}: take 'append'."
-            )
-        if self._is_grouped() and min(settings.hidden) < n_classes:
-            raise ValueError(
-                f"goodness={self.goodness!r} needs a unit for each of the {n_classes} classes in "
-                f"every hidden layer, and hidden_layer_sizes has {min(settings.hidden)}."
-            )
-        super()._start(settings, dtype, loss)
-        self._stage = None
-        self._stage_start = 0
-
-    # Training.
-
-    def _stages(self, settings: Settings, n_epochs: int) -> Iterator[int]:
-        self._trainer.set_phase(self._phase)
-        if self.schedule == "simultaneous":
-            self._trainer.set_stage(None)
-            self._stage, self._stage_start = None, 0
-            yield n_epochs
-            return
-        head = len(settings.hidden)
-        if self._stage is None:
-            self._enter_stage(0, settings)
-        while self._stage is not None:
-            self._trainer.set_stage(self._stage)
-            yield self._stage_start + settings.max_iter
-            if self._stage == head:
-                return
-            self._enter_stage(self._stage + 1, settings)
-
-    def _enter_stage(self, stage: int, settings: Settings) -> None:
-        """Begin with the next layer: its clock, its learning rate and its losses are its own."""
-        self._stage, self._stage_start = stage, self.n_iter_
-        self._trainer.step = 0
-        self._learning_rate = settings.learning_rate
-        self.best_loss_ = np.inf
-        self._no_improvement_count = 0
-
-    # The fitted network.
-
-    def _output(self, X: NDArray[Any]) -> NDArray[np.float32]:
-        by_goodness = check.choice("predict_with", self.predict_with, PREDICTIONS) == "goodness"
-        out = np.empty((len(X), self.n_outputs_), dtype=np.float32)
-        self._trainer.predict_by(
-            X,
-            out,
-            goodness=by_goodness,
-            input_scale=self.input_scale_,
-            n_threads=check.n_threads(self.n_threads),
-        )
-        if not by_goodness:
-            return out
-        exponent = np.exp(out.astype(np.float64) - out.max(axis=1, keepdims=True))
-        probability: NDArray[np.float64] = exponent / exponent.sum(axis=1, keepdims=True)
-        return probability.astype(np.float32)
-
-    def _n_matrices(self) -> int:
-        return getattr(self, "n_layers_", 2) - 2
-
-    def _heads(self) -> list[int]:
-        """Give the network's indices of the heads, in the order of the layers that they read."""
-        output = self._n_matrices()
-        n_heads = self._network.n_heads if self.__sklearn_is_fitted__() else 0
-        return [*range(output + 1, output + 1 + n_heads), output]
-
-    # The core keeps the features' rows before the label's.
-
-    def _read_weights(self, layer: int) -> NDArray[np.float32]:
-        weights = self._network.weights(layer)
-        return np.roll(weights, self._label_rows(layer), axis=0)
-
-    def _write_weights(self, layer: int, value: NDArray[np.float32]) -> None:
-        rows = np.roll(value, -self._label_rows(layer), axis=0)
-        self._network.set_weights(layer, np.ascontiguousarray(rows))
-
-    def _label_rows(self, layer: int) -> int:
-        overwritten = layer == 0 and self._architecture["label_position"] == "overwrite"
-        return self.n_outputs_ if overwritten else 0

@@ -8,9 +8,9 @@ import pytest
 import scipy.sparse
 
 import bpfree_fast as bf
-from bpfree_fast import _core
+from bpfree_fast import _core, estimators
 
-CLASSIFIERS = [bf.BackpropClassifier, bf.DFAClassifier]
+CLASSIFIERS = list(estimators.CLASSIFIERS.values())
 
 
 @pytest.fixture
@@ -28,16 +28,18 @@ def seen(monkeypatch):
         monkeypatch.setattr(owner, name, call)
 
     spy(_core.Trainer, "run_epoch")
+    spy(_core.Trainer, "predict_by")
     spy(_core.Network, "predict")
     return arrays
 
 
+@pytest.mark.parametrize("cls", CLASSIFIERS)
 @pytest.mark.parametrize("dtype", [np.uint8, np.float32, np.float64])
-def test_rows_are_read_where_they_lie(dtype, seen):
+def test_rows_are_read_where_they_lie(cls, dtype, seen):
     X = np.random.default_rng(0).integers(0, 255, (3000, 200)).astype(dtype)
     y = np.arange(3000) % 3
-    clf = bf.DFAClassifier((4,), max_iter=1, random_state=0, input_scale=1 / 255)
-    bf.DFAClassifier((4,), max_iter=1).fit(X[:300], y[:300])  # imports happen now
+    clf = cls((4,), max_iter=1, random_state=0, input_scale=1 / 255)
+    cls((4,), max_iter=1).fit(X[:300], y[:300])  # imports happen now
     tracemalloc.start()
     clf.fit(X, y).predict(X)
     _, peak = tracemalloc.get_traced_memory()
@@ -104,8 +106,9 @@ def test_column_order_and_strides_mean_nothing(digits):
         np.testing.assert_array_equal(clf.predict_proba(X), expected)
 
 
-def test_a_row_does_not_depend_on_its_batch(digits):
-    clf = bf.DFAClassifier((40, 30), random_state=0, max_iter=2)
+@pytest.mark.parametrize("cls", CLASSIFIERS)
+def test_a_row_does_not_depend_on_its_batch(cls, digits):
+    clf = cls((40, 30), random_state=0, max_iter=2)
     clf.fit(digits.X_train, digits.y_train)
     together = clf.predict_proba(digits.X_test)
     for start, stop in ((0, 1), (7, 24), (100, 359)):

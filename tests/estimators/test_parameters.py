@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 
 import bpfree_fast as bf
+from bpfree_fast import estimators
 
-ESTIMATORS = [bf.BackpropClassifier, bf.BackpropRegressor, bf.DFAClassifier, bf.DFARegressor]
+ESTIMATORS = list(estimators.ESTIMATORS.values())
+CLASSIFIERS = list(estimators.CLASSIFIERS.values())
 FEEDBACK = [bf.DFAClassifier, bf.DFARegressor]
 
 DEFAULTS = {
@@ -102,19 +104,31 @@ BAD = [
     ("verbose", "loud", TypeError),
     ("callback", 3, TypeError),
 ]
-BAD_FEEDBACK = [
+# Of one method: the others have no such parameter.
+BAD_OWN = [
     ("feedback", "random", ValueError),
     ("error_signal", "none", ValueError),
     ("feedback_distribution", "cauchy", ValueError),
     ("feedback_scale", 0, ValueError),
     ("track_alignment", "no", TypeError),
+    ("goodness", "max", ValueError),
+    ("goodness_loss", "hinge", ValueError),
+    ("threshold", -1, ValueError),
+    ("threshold", "n", TypeError),
+    ("temperature", 0, ValueError),
+    ("symba_scale", np.inf, ValueError),
+    ("peer_normalization", -0.1, ValueError),
+    ("negatives", "wrong", ValueError),
+    ("label_position", "front", ValueError),
+    ("schedule", "layerwise", ValueError),
+    ("predict_with", "energy", ValueError),
 ]
 
 
 @pytest.mark.parametrize("cls", ESTIMATORS)
-@pytest.mark.parametrize(("name", "value", "error"), BAD + BAD_FEEDBACK)
+@pytest.mark.parametrize(("name", "value", "error"), BAD + BAD_OWN)
 def test_bad_parameters_are_named(cls, name, value, error):
-    if (name, value, error) in BAD_FEEDBACK and cls not in FEEDBACK:
+    if name not in cls().get_params():
         with pytest.raises(TypeError, match=name):
             cls(**{name: value})
         return
@@ -161,17 +175,18 @@ def test_seed_zero_is_a_seed_of_its_own():
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-@pytest.mark.parametrize("cls", [bf.BackpropClassifier, bf.DFAClassifier])
+@pytest.mark.parametrize("cls", CLASSIFIERS)
 def test_threads_change_no_bit(cls, dtype, digits):
-    results = [
-        cls((96, 40), random_state=0, max_iter=2, n_threads=n, dtype=dtype)
-        .fit(digits.X_train, digits.y_train)
-        .coefs_
+    fits = [
+        cls((96, 40), random_state=0, max_iter=2, n_threads=n, dtype=dtype).fit(
+            digits.X_train, digits.y_train
+        )
         for n in (1, 2, 5)
     ]
-    for other in results[1:]:
-        for a, b in zip(results[0], other, strict=True):
-            np.testing.assert_array_equal(a, b)
+    for other in fits[1:]:
+        for name in cls._array_lists:
+            for a, b in zip(getattr(fits[0], name), getattr(other, name), strict=True):
+                np.testing.assert_array_equal(a, b)
 
 
 @pytest.mark.parametrize("activation", ["identity", "leaky_relu", "tanh", "logistic", "gelu"])

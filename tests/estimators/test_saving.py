@@ -16,8 +16,9 @@ from bpfree_fast.estimators.feedback import RULES
 
 
 def assert_same_bits(a, b):
-    for one, other in zip(a.coefs_ + a.intercepts_, b.coefs_ + b.intercepts_, strict=True):
-        np.testing.assert_array_equal(one, other)
+    for name in a._array_lists:
+        for one, other in zip(getattr(a, name), getattr(b, name), strict=True):
+            np.testing.assert_array_equal(one, other)
 
 
 def stop_after(epoch):
@@ -107,18 +108,35 @@ RESUMED = [
     {"learning_rate": "invscaling"},
     {"alpha": 0.1, "activation": "gelu", "error_signal": "sign"},
 ]
+FORWARD_FORWARD = [
+    {},
+    {"schedule": "greedy", "max_iter": 2},
+    {"schedule": "greedy", "max_iter": 2, "learning_rate": "step", "step_size": 1},
+    {"negatives": "hard", "label_position": "overwrite"},
+    {"goodness": "mean", "goodness_loss": "symba"},
+    {"goodness": "grouped_squares"},
+    {"dtype": "bfloat16", "peer_normalization": 0.0},
+    {"early_stopping": True, "predict_with": "goodness"},
+]
+ALL_RESUMED = [
+    *((bf.DFAClassifier, options) for options in RESUMED),
+    *((bf.ForwardForwardClassifier, options) for options in FORWARD_FORWARD),
+]
+
+
+def _name(value):
+    return "-".join(map(str, value.values())) if isinstance(value, dict) else value.method
 
 
 @pytest.mark.filterwarnings("ignore:The loss still fell")
-@pytest.mark.parametrize(
-    "options", RESUMED, ids=lambda options: "-".join(map(str, options.values()))
-)
-def test_resuming_equals_never_having_stopped(options, tmp_path, digits):
+@pytest.mark.parametrize(("cls", "options"), ALL_RESUMED, ids=_name)
+def test_resuming_equals_never_having_stopped(cls, options, tmp_path, digits):
     X, y = digits.X_train[:500], digits.y_train[:500]
     weight = np.linspace(0.5, 1.5, 500)
     path = tmp_path / "half.safetensors"
-    whole = bf.DFAClassifier((24, 16), max_iter=6, random_state=0, **options).fit(X, y, weight)
-    half = bf.DFAClassifier((24, 16), max_iter=6, random_state=0, **options)
+    options = {"max_iter": 6, "random_state": 0, **options}
+    whole = cls((24, 16), **options).fit(X, y, weight)
+    half = cls((24, 16), **options)
     half.set_params(callback=stop_after(3)).fit(X, y, weight).save(path)
     resumed = bf.load(path).set_params(warm_start=True).fit(X, y, weight)
     assert resumed.n_iter_ == whole.n_iter_ == 6

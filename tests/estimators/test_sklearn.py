@@ -15,9 +15,10 @@ from sklearn.utils import get_tags
 from sklearn.utils.estimator_checks import check_estimator
 
 import bpfree_fast as bf
+from bpfree_fast import estimators
 
-ESTIMATORS = [bf.BackpropClassifier, bf.BackpropRegressor, bf.DFAClassifier, bf.DFARegressor]
-CLASSIFIERS = [bf.BackpropClassifier, bf.DFAClassifier]
+ESTIMATORS = list(estimators.ESTIMATORS.values())
+CLASSIFIERS = list(estimators.CLASSIFIERS.values())
 
 
 @pytest.mark.parametrize("cls", ESTIMATORS)
@@ -38,7 +39,7 @@ def test_grid_search_in_a_pipeline(cls, digits):
     X, y = digits.X_train[:400], digits.y_train[:400]
     pipeline = make_pipeline(StandardScaler(), cls((32,), random_state=0, max_iter=15))
     name = cls.__name__.lower()
-    grid = {f"{name}__learning_rate_init": [1e-6, 1e-2], f"{name}__activation": ["relu", "tanh"]}
+    grid = {f"{name}__learning_rate_init": [1e-6, 1e-2], f"{name}__batch_size": [32, 64]}
     search = GridSearchCV(pipeline, grid, cv=3).fit(X, y)
     assert search.best_params_[f"{name}__learning_rate_init"] == 1e-2
     assert search.score(digits.X_test, digits.y_test) > 0.8
@@ -75,8 +76,9 @@ def test_a_copy_goes_on_alone(cls, copier, digits):
     np.testing.assert_array_equal(est.coefs_[0], before)
     est.partial_fit(X, y)
     # The optimizer's state has been copied too.
-    for a, b in zip(est.coefs_ + est.intercepts_, other.coefs_ + other.intercepts_, strict=True):
-        np.testing.assert_array_equal(a, b)
+    for name in est._array_lists:
+        for a, b in zip(getattr(est, name), getattr(other, name), strict=True):
+            np.testing.assert_array_equal(a, b)
 
 
 def test_an_unfitted_estimator_can_be_copied():

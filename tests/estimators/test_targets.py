@@ -8,8 +8,10 @@ from sklearn.exceptions import DataConversionWarning
 from sklearn.preprocessing import scale
 
 import bpfree_fast as bf
+from bpfree_fast import estimators
 
 CLASSIFIERS = [bf.BackpropClassifier, bf.DFAClassifier]
+ALL_CLASSIFIERS = list(estimators.CLASSIFIERS.values())
 REGRESSORS = [bf.BackpropRegressor, bf.DFARegressor]
 
 
@@ -36,7 +38,7 @@ def test_learns_digits(cls, digits):
     assert clf.n_params_ == sum(p.size for p in clf.coefs_ + clf.intercepts_)
 
 
-@pytest.mark.parametrize("cls", CLASSIFIERS)
+@pytest.mark.parametrize("cls", ALL_CLASSIFIERS)
 @pytest.mark.parametrize("names", [["no", "yes"], [-1, 1], [False, True]])
 def test_two_classes_have_two_outputs(cls, names, digits):
     few = digits.y_train < 2
@@ -126,7 +128,7 @@ def test_no_hidden_layer_is_a_linear_model():
     assert reg.score(X, X @ [1, -2, 3] + 4) > 0.999
 
 
-@pytest.mark.parametrize("cls", [bf.BackpropClassifier, bf.DFAClassifier, bf.DFARegressor])
+@pytest.mark.parametrize("cls", [*ALL_CLASSIFIERS, bf.DFARegressor])
 def test_weights_count_as_repetitions(cls):
     """In one minibatch, a sample of weight 3 is three samples, bit for bit; weight 0 is none."""
     rng = np.random.default_rng(0)
@@ -141,9 +143,10 @@ def test_weights_count_as_repetitions(cls):
         np.testing.assert_array_equal(a, b)
 
 
-def test_weights_matter_beyond_one_minibatch(digits):
+@pytest.mark.parametrize("cls", ALL_CLASSIFIERS)
+def test_weights_matter_beyond_one_minibatch(cls, digits):
     weight = np.where(digits.y_train == 3, 50.0, 1e-3)
-    clf = bf.DFAClassifier((32,), random_state=0).fit(digits.X_train, digits.y_train, weight)
+    clf = cls((32,), random_state=0).fit(digits.X_train, digits.y_train, weight)
     assert np.mean(clf.predict(digits.X_test) == 3) > 0.9
 
 
@@ -161,8 +164,9 @@ def test_bad_weights(weight, message):
         bf.DFAClassifier().fit([[0.0], [1.0], [2.0]], [0, 1, 0], sample_weight=weight)
 
 
-def test_unseen_labels_are_named():
-    clf = bf.DFAClassifier((4,), random_state=0).partial_fit([[0.0]], ["a"], classes=["a", "b"])
+@pytest.mark.parametrize("cls", ALL_CLASSIFIERS)
+def test_unseen_labels_are_named(cls):
+    clf = cls((4,), random_state=0).partial_fit([[0.0]], ["a"], classes=["a", "b"])
     with pytest.raises(ValueError, match=r"did not name: \['c'\]"):
         clf.partial_fit([[0.0]], ["c"])
     with pytest.raises(ValueError, match="classes"):

@@ -13,13 +13,15 @@ import pytest
 from sklearn.exceptions import ConvergenceWarning
 
 import bpfree_fast as bf
+from bpfree_fast import estimators
 
-CLASSIFIERS = [bf.BackpropClassifier, bf.DFAClassifier]
-PARAMETERS = ("coefs_", "intercepts_")
+CLASSIFIERS = list(estimators.CLASSIFIERS.values())
+# Of these the first loss is known.
+CROSS_ENTROPY = [bf.BackpropClassifier, bf.DFAClassifier]
 
 
 def assert_same_bits(a, b):
-    for name in PARAMETERS:
+    for name in a._array_lists:
         for one, other in zip(getattr(a, name), getattr(b, name), strict=True):
             np.testing.assert_array_equal(one, other)
 
@@ -28,7 +30,7 @@ def stop_after(epoch):
     return lambda info: info.epoch_ended and info.epoch == epoch
 
 
-@pytest.mark.parametrize("cls", CLASSIFIERS)
+@pytest.mark.parametrize("cls", CROSS_ENTROPY)
 def test_loss_curve(cls, digits):
     clf = cls((32,), random_state=0, max_iter=5).fit(digits.X_train, digits.y_train)
     assert clf.n_iter_ == len(clf.loss_curve_) == 5
@@ -207,16 +209,15 @@ def test_an_error_of_the_callback_reaches_the_caller(digits):
         bf.DFAClassifier((16,), callback=fail).fit(digits.X_train, digits.y_train)
 
 
-def test_the_estimator_predicts_in_its_callback(digits):
+@pytest.mark.parametrize("cls", CLASSIFIERS)
+def test_the_estimator_predicts_in_its_callback(cls, digits):
     scores = []
 
     def score(info):
         if info.epoch_ended:
             scores.append(info.estimator.score(digits.X_test, digits.y_test))
 
-    bf.DFAClassifier((32,), random_state=0, max_iter=6, callback=score).fit(
-        digits.X_train, digits.y_train
-    )
+    cls((32,), random_state=0, max_iter=6, callback=score).fit(digits.X_train, digits.y_train)
     assert scores[-1] > scores[0]
 
 
