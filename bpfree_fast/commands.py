@@ -4,9 +4,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 import numpy as np
@@ -14,105 +13,11 @@ import numpy as np
 from . import data as _data
 from . import experiment, info, report
 from .estimators import CLASSIFIERS, load
-from .estimators._parameters import ACTIVATIONS, DTYPES, INITIALIZERS, SCHEDULES, SOLVERS
+from .estimators._parameters import DTYPES
 from .estimators._targets import NetworkClassifier
-from .estimators.feedback import RULES
+from .options import ListCommand, network_options, parameters, parameters_of_each
 
-_Function = TypeVar("_Function", bound=Callable[..., Any])
-
-# Option -> parameter of the estimator, where the names differ.
-_PARAMETERS = {
-    "hidden": "hidden_layer_sizes",
-    "epochs": "max_iter",
-    "learning_rate": "learning_rate_init",
-    "schedule": "learning_rate",
-    "threads": "n_threads",
-    "seed": "random_state",
-}
 _METHODS = tuple(CLASSIFIERS)
-
-
-class ListCommand(click.Command):
-    """A command whose repeatable options take a list: ``--hidden 1024 1024``."""
-
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Turn ``--hidden 1024 1024`` into ``--hidden 1024 --hidden 1024``, and let click go on."""
-        lists = {
-            name
-            for option in self.params
-            if isinstance(option, click.Option) and option.multiple
-            for name in option.opts
-        }
-        spread: list[str] = []
-        current = None
-        for arg, following in zip(args, [*args[1:], "-"], strict=False):
-            if arg.startswith("-"):
-                current = arg if arg in lists else None
-                if current is not None and following.startswith("-"):
-                    raise click.UsageError(f"Option '{arg}' needs at least one value.")
-                if current is None:
-                    spread.append(arg)
-            else:
-                spread += [arg] if current is None else [current, arg]
-        return super().parse_args(ctx, spread)
-
-
-def _network_options(function: _Function) -> _Function:
-    """Add the options that become parameters of an estimator."""
-    defaults = CLASSIFIERS["dfa"]()
-    options = [
-        click.option(
-            "--hidden",
-            multiple=True,
-            type=int,
-            metavar="N ...",
-            help="Units of the hidden layers, such as 1024 1024.  [default: 256 256]",
-        ),
-        click.option("--activation", type=click.Choice(ACTIVATIONS)),
-        click.option("--epochs", type=int, help="Passes over the training samples."),
-        click.option("--batch-size", type=int, help="Samples of a minibatch."),
-        click.option("--solver", type=click.Choice(SOLVERS)),
-        click.option("--learning-rate", type=float, help="The first learning rate."),
-        click.option("--schedule", type=click.Choice(SCHEDULES), help="How it falls."),
-        click.option("--alpha", type=float, help="Strength of the L2 term."),
-        click.option("--weight-decay", type=float, help="Decoupled decay of the weights."),
-        click.option("--initializer", type=click.Choice(INITIALIZERS)),
-        click.option("--feedback", type=click.Choice(RULES), help="Rule of feedback alignment."),
-        click.option("--error-signal", type=click.Choice(["exact", "sign"])),
-        click.option("--feedback-scale", type=float, help="Scale of the random feedback."),
-        click.option("--dtype", type=click.Choice(DTYPES), help="Type of the products."),
-        click.option("--threads", type=int, help="Threads.  [default: all cores]"),
-        click.option("--seed", type=int, help="Seed of every random number.  [default: 0]"),
-        click.option(
-            "--early-stopping",
-            is_flag=True,
-            default=None,
-            help="Keep a tenth apart, stop when its score improves no more.",
-        ),
-        click.option("--quiet", is_flag=True, help="Show no progress bar."),
-    ]
-    shown = ("--batch-size", "--epochs")
-    for option in reversed(options):
-        function = option(function)
-    for param in getattr(function, "__click_params__", [])[-len(options) :]:
-        default = getattr(defaults, _PARAMETERS.get(param.name, param.name), None)
-        if isinstance(default, (str, float)) or param.opts[0] in shown:
-            param.help = f"{param.help or ''}  [default: {default}]".strip()
-    return function
-
-
-def _parameters(options: dict[str, Any], resume: str | None = None) -> dict[str, Any]:
-    """Give the parameters that were named, under the estimator's names."""
-    named = {
-        _PARAMETERS.get(name, name): value
-        for name, value in options.items()
-        if value not in (None, ()) and name != "quiet"
-    }
-    if resume is None:
-        named.setdefault("random_state", 0)
-    named["verbose"] = 0 if options["quiet"] else 1
-    return named
-
 
 _DATA = click.option(
     "--data",
@@ -138,7 +43,7 @@ def program(ctx: click.Context) -> None:
 @program.command(cls=ListCommand)
 @click.option("--method", type=click.Choice(_METHODS), help="How to train.  [default: dfa]")
 @_DATA
-@_network_options
+@network_options
 @click.option("--resume", metavar="FILE", help="Go on from a saved model, up to --epochs.")
 @click.option("--save", metavar="FILE", help="Save the model, as safetensors.")
 @_JSON
@@ -158,7 +63,7 @@ def train(
     """
     report.check_outputs(save, json_file, plot)
     report.check_picture(plot)
-    plan = experiment.Plan(method, data, _parameters(options, resume), resume, save)
+    plan = experiment.Plan(method, data, parameters(options, resume), resume, save)
     result = experiment.run(plan)
     if json_file is not None:
         report.write_result(json_file, result)
@@ -228,7 +133,7 @@ def _lines(predicted: np.ndarray[Any, Any]) -> str:
     help=f"Methods to compare, out of {', '.join(_METHODS)}.  [default: all]",
 )
 @_DATA
-@_network_options
+@network_options
 @click.option(
     "--accuracy", type=float, help="Test accuracy to reach.  [default: the lowest of the last ones]"
 )
@@ -255,13 +160,8 @@ def compare(
     """
     report.check_outputs(json_file, plot)
     report.check_picture(plot)
-    params = _parameters(options)
-    only_feedback = ("feedback", "error_signal", "feedback_scale")
-    plans = []
-    for method in methods or _METHODS:
-        known = set(CLASSIFIERS[method]().get_params(deep=False))
-        own = {k: v for k, v in params.items() if k in known or k not in only_feedback}
-        plans.append(experiment.Plan(method, data, own))
+    of_each = parameters_of_each(methods or _METHODS, parameters(options))
+    plans = [experiment.Plan(method, data, own) for method, own in of_each.items()]
     results = experiment.compare(plans)
     if json_file is not None:
         report.write_result(json_file, results)

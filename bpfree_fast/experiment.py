@@ -127,7 +127,7 @@ def prepare(plan: Plan) -> NetworkClassifier:
         raise ValueError(f"{plan.resume} was trained by {classifier.method}, not {plan.method}.")
     _check_names(type(classifier), plan.params)
     classifier.set_params(warm_start=True, **plan.params)
-    if classifier.n_iter_ >= classifier.max_iter:
+    if classifier._is_done():
         raise ValueError(
             f"{plan.resume} has {classifier.n_iter_} epochs already: "
             f"ask for more than {classifier.max_iter}."
@@ -137,9 +137,9 @@ def prepare(plan: Plan) -> NetworkClassifier:
 
 def _check_names(cls: type[NetworkClassifier], params: dict[str, Any]) -> None:
     names = cls._get_param_names()
-    for name in params:
+    for name, value in params.items():
         if name not in names:
-            raise ValueError(f"{name} means nothing to the method {cls.method}.")
+            raise ValueError(f"{name}={value!r} means nothing to the method {cls.method}.")
 
 
 def _plain(classifier: NetworkClassifier) -> dict[str, Any]:

@@ -138,6 +138,10 @@ class NetworkEstimator(FittedNetwork, ABC):
         """Bring the trainer to one stage of the training after the other; give each one's end."""
         yield self.n_iter_ + 1 if incremental else settings.max_iter
 
+    def _is_done(self) -> bool:
+        """Say whether `fit` has nothing left to do for a fitted model that it goes on from."""
+        return self.n_iter_ >= self.max_iter
+
     def _after_epoch(self, samples: Samples) -> None:
         """Book what a method wants to know at the end of an epoch."""
 

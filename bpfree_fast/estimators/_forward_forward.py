@@ -148,8 +148,8 @@ class ForwardForwardEstimator(LayerLocalEstimator):
             )
         super()._start(settings, dtype, loss)
 
-    def _n_stages(self, settings: Settings) -> int:
-        return len(settings.hidden) + 1  # the softmax head learns last
+    def _n_stages(self) -> int:
+        return super()._n_stages() + 1  # the softmax head learns last
 
     def _stages(self, settings: Settings, incremental: bool) -> Iterator[int]:
         self._trainer.set_phase(self._phase)

@@ -56,9 +56,15 @@ class LayerLocalEstimator(NetworkEstimator):
 
     # Greedy training.
 
-    def _n_stages(self, settings: Settings) -> int:
+    def _n_stages(self) -> int:
         """Give how many stages greedy training has."""
-        return len(settings.hidden)
+        return self.n_layers_ - 2
+
+    def _is_done(self) -> bool:
+        if self.schedule == "simultaneous" or self._stage is None:
+            return super()._is_done()
+        n_epochs = self.n_iter_ - self._stage_start
+        return self._stage == self._n_stages() - 1 and n_epochs >= self.max_iter
 
     def _check_schedule(self) -> None:
         check.choice("schedule", self.schedule, TRAINING_ORDERS)
@@ -82,7 +88,7 @@ class LayerLocalEstimator(NetworkEstimator):
             self._trainer.set_stage(None)
             yield from super()._stages(settings, incremental)
             return
-        last = self._n_stages(settings) - 1
+        last = self._n_stages() - 1
         stage = self._stage
         if stage is None:
             stage = self._enter_stage(0, settings)

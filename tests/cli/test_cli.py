@@ -73,6 +73,25 @@ def test_train_writes_what_it_is_asked_for(tmp_path, capfd, digits):
     assert (tmp_path / "c.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_options_of_forward_forward():
+    options = """--method forward-forward --hidden 24 16 --epochs 1 --goodness mean --threshold 0.5
+        --goodness-loss symba --temperature 2 --symba-scale 3 --peer-normalization 0.1
+        --negatives hard --label-position overwrite --layers greedy --predict-with goodness
+        --schedule step --initializer he_normal --quiet --save m.safetensors"""
+    assert main(["train", *options.split()]) == 0
+    clf = bf.load("m.safetensors")
+    params = clf.get_params()
+    expected = {
+        "hidden_layer_sizes": (24, 16), "goodness": "mean", "threshold": 0.5,
+        "goodness_loss": "symba", "temperature": 2.0, "symba_scale": 3.0,
+        "peer_normalization": 0.1, "negatives": "hard", "label_position": "overwrite",
+        "schedule": "greedy", "predict_with": "goodness", "learning_rate": "step",
+        "initializer": "he_normal", "max_iter": 1,
+    }  # fmt: skip
+    assert {name: params[name] for name in expected} == expected
+    assert clf.n_iter_ == 3
+
+
 def test_every_option_reaches_the_estimator():
     options = """--method dfa --hidden 24 16 --activation tanh --epochs 2 --batch-size 64
         --solver sgd --learning-rate 0.01 --schedule constant --alpha 0.1 --weight-decay 0.2
@@ -118,6 +137,20 @@ def test_resume(digits, capfd):
     assert "hidden_layer_sizes" in fails(capfd, *resumed, "--epochs", "9", "--hidden", "5")
 
 
+def test_resume_in_a_stage(digits, capfd):
+    """Greedy training counts the epochs of all stages, and is done when the last one is."""
+    args = ["train", "--method", "forward-forward", "--layers", "greedy", *SMALL]
+    assert main([*args, "--epochs", "2", "--save", "whole"]) == 0
+    clf = bf.load("whole")
+    half = clf.set_params(callback=lambda info: info.epoch == 3, warm_start=False)
+    half.fit(digits.X_train, digits.y_train).save("half")
+    assert main(["train", "--resume", "half", "--quiet", "--save", "m"]) == 0
+    for a, b in zip(bf.load("m").head_coefs_, bf.load("whole").head_coefs_, strict=True):
+        np.testing.assert_array_equal(a, b)
+    capfd.readouterr()
+    assert "m has 4 epochs already" in fails(capfd, "train", "--resume", "m")
+
+
 def test_data_from_files(digits, capfd):
     np.savez("s.npz", x=digits.X_train, y=digits.y_train)
     assert main(["train", "--data", "s.npz", *SMALL, "--json", "r.json"]) == 0
@@ -148,7 +181,24 @@ def test_mnist_by_name(mnist, monkeypatch, tmp_path):
         (["--threads", "0"], "n_threads must be at least 1, got 0"),
         (["--seed", "-1"], "random_state must be"),
         (["--method", "magic"], "'magic' is not one of"),
-        (["--method", "backprop", "--feedback", "direct"], "feedback means nothing"),
+        (["--method", "backprop", "--feedback", "direct"], "feedback='direct' means nothing"),
+        (["--method", "forward-forward", "--feedback", "direct"], "means nothing to the method"),
+        *(
+            (
+                ["--method", "dfa", f"--{option}", value],
+                f"'{value}' means nothing to the method dfa",
+            )
+            for option, value in (
+                ("goodness", "mean"),
+                ("negatives", "hard"),
+                ("label-position", "append"),
+                ("layers", "greedy"),
+                ("predict-with", "goodness"),
+            )
+        ),
+        (["--threshold", "2"], "threshold=2.0 means nothing to the method dfa"),
+        (["--method", "forward-forward", "--threshold", "-2"], "threshold must be at least 0"),
+        (["--method", "forward-forward", "--activation", "tanh"], "activation must be one of"),
         (["--nonsense"], "No such option"),
         (["surplus"], "unexpected extra argument"),
         (["--data", "nowhere"], "nowhere is not there"),
@@ -256,15 +306,20 @@ def test_a_reader_that_stops_early(model, tmp_path):
 
 
 def test_compare(tmp_path, capfd):
-    args = ["--methods", "dfa", "backprop", "--feedback", "direct", "--json", "r.json"]
-    assert main(["compare", *SMALL, *args]) == 0
+    methods = ["dfa", "forward-forward", "backprop"]
+    args = ["--methods", *methods, "--feedback", "target", "--goodness", "mean"]
+    assert main(["compare", *SMALL, *args, "--json", "r.json"]) == 0
     out = capfd.readouterr().out
-    assert [line.split()[0] for line in out.splitlines()[:3]] == ["method", "dfa", "backprop"]
+    assert [line.split()[0] for line in out.splitlines()[:4]] == ["method", *methods]
     assert "seconds to" in out
     assert "peak memory" in out
     assert (tmp_path / "compare.png").read_bytes().startswith(b"\x89PNG")
     results = json.loads((tmp_path / "r.json").read_text())
-    assert [result["method"] for result in results] == ["dfa", "backprop"]
+    assert [result["method"] for result in results] == methods
+    # An option of one method goes to that one alone.
+    own = [{k: r["config"].get(k) for k in ("feedback", "goodness")} for r in results]
+    assert own[0] == {"feedback": "target", "goodness": None}
+    assert own[1] == {"feedback": None, "goodness": "mean"}
     for result in results:
         assert result["config"]["hidden_layer_sizes"] == [32]
         assert result["peak_memory_bytes"] > 10e6
@@ -272,6 +327,9 @@ def test_compare(tmp_path, capfd):
 
 def test_errors_of_compare(capfd):
     assert "'magic'" in fails(capfd, "compare", "--methods", "magic")
+    neither = ["--methods", "dfa", "backprop", "--goodness", "sum"]
+    sentence = "goodness='sum' means nothing to any of the methods dfa, backprop."
+    assert sentence in fails(capfd, "compare", *neither)
     assert "max_iter must be" in fails(capfd, "compare", "--epochs", "0")
 
 

@@ -1,0 +1,192 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The options of the command line that become parameters of an estimator."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import click
+
+from .estimators import CLASSIFIERS
+from .estimators._forward_forward import GOODNESS, GOODNESS_LOSSES, LABEL_POSITIONS, PREDICTIONS
+from .estimators._layer_local import TRAINING_ORDERS
+from .estimators._parameters import ACTIVATIONS, DTYPES, INITIALIZERS, SCHEDULES, SOLVERS
+from .estimators.feedback import RULES
+
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+
+# Option -> parameter of the estimator, where the names differ.
+_PARAMETERS = {
+    "hidden": "hidden_layer_sizes",
+    "epochs": "max_iter",
+    "learning_rate": "learning_rate_init",
+    "schedule": "learning_rate",
+    "threads": "n_threads",
+    "seed": "random_state",
+    "layers": "schedule",
+}
+# Whose default is told although it is a whole number.
+_COUNTS = ("epochs", "batch_size")
+
+
+class ListCommand(click.Command):
+    """A command whose repeatable options take a list: ``--hidden 1024 1024``."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Turn ``--hidden 1024 1024`` into ``--hidden 1024 --hidden 1024``, and let click go on."""
+        lists = {
+            name
+            for option in self.params
+            if isinstance(option, click.Option) and option.multiple
+            for name in option.opts
+        }
+        spread: list[str] = []
+        current = None
+        for arg, following in zip(args, [*args[1:], "-"], strict=False):
+            if arg.startswith("-"):
+                current = arg if arg in lists else None
+                if current is not None and following.startswith("-"):
+                    raise click.UsageError(f"Option '{arg}' needs at least one value.")
+                if current is None:
+                    spread.append(arg)
+            else:
+                spread += [arg] if current is None else [current, arg]
+        return super().parse_args(ctx, spread)
+
+
+def _word(name: str, allowed: Sequence[str], text: str = "") -> Callable[[_Function], _Function]:
+    return click.option(name, type=click.Choice(allowed), help=text)
+
+
+def _number(name: str, text: str, kind: type = float) -> Callable[[_Function], _Function]:
+    return click.option(name, type=kind, help=text)
+
+
+_OPTIONS = [
+    click.option(
+        "--hidden",
+        multiple=True,
+        type=int,
+        metavar="N ...",
+        help="Units of the hidden layers, such as 1024 1024.  [default: 256 256]",
+    ),
+    _word("--activation", ACTIVATIONS, "Forward-Forward has relu alone."),
+    _number("--epochs", "Passes over the training samples.", int),
+    _number("--batch-size", "Samples of a minibatch.", int),
+    _word("--solver", SOLVERS),
+    _number("--learning-rate", "The first learning rate."),
+    _word("--schedule", SCHEDULES, "How it falls."),
+    _number("--alpha", "Strength of the L2 term."),
+    _number("--weight-decay", "Decoupled decay of the weights."),
+    _word("--initializer", INITIALIZERS, "First weights; every method has its own default."),
+    _word("--feedback", RULES, "Rule of feedback alignment."),
+    _word("--error-signal", ["exact", "sign"], "What feedback alignment sends."),
+    _number("--feedback-scale", "Scale of the random feedback."),
+    _word("--goodness", GOODNESS, "Forward-Forward: what a layer says of a row."),
+    _word("--goodness-loss", GOODNESS_LOSSES, "Forward-Forward: loss of a layer."),
+    _number(
+        "--threshold", "Forward-Forward: the goodness between data and wrong data.  [default: 1 "
+        "for the mean, the number of units for the sum]"
+    ),
+    _number("--temperature", "Forward-Forward: how gradual the threshold is."),
+    _number("--symba-scale", "Forward-Forward: steepness of the loss symba."),
+    _number("--peer-normalization", "Forward-Forward: how much silent units are helped."),
+    # Given negatives have no place on a command line.
+    _word("--negatives", ["random", "hard"], "Forward-Forward: wrong labels, drawn how."),
+    _word("--label-position", LABEL_POSITIONS, "Forward-Forward: where the label enters."),
+    _word("--layers", TRAINING_ORDERS, "Layer-local methods: all layers at once, or in turn."),
+    _word("--predict-with", PREDICTIONS, "Forward-Forward: by the head, or by goodness."),
+    _word("--dtype", DTYPES, "Type of the products."),
+    _number("--threads", "Threads.  [default: all cores]", int),
+    _number("--seed", "Seed of every random number.  [default: 0]", int),
+    click.option(
+        "--early-stopping",
+        is_flag=True,
+        default=None,
+        help="Keep a tenth apart, stop when its score improves no more.",
+    ),
+    click.option("--quiet", is_flag=True, help="Show no progress bar."),
+]  # fmt: skip
+
+
+def network_options(function: _Function) -> _Function:
+    """Add the options that become parameters of an estimator.
+
+    Parameters
+    ----------
+    function : callable
+        The command.
+
+    Returns
+    -------
+    function : callable
+        The command with the options; their help names the default, where all methods share it.
+    """
+    for option in reversed(_OPTIONS):
+        function = option(function)
+    for param in getattr(function, "__click_params__", [])[-len(_OPTIONS) :]:
+        name = _PARAMETERS.get(param.name, param.name)
+        of_methods = [cls().get_params(deep=False) for cls in CLASSIFIERS.values()]
+        defaults = {params[name] for params in of_methods if name in params}
+        default = defaults.pop() if len(defaults) == 1 else None
+        if isinstance(default, (str, float)) or param.name in _COUNTS:
+            param.help = f"{param.help or ''}  [default: {default}]".strip()
+    return function
+
+
+def parameters(options: dict[str, Any], resume: str | None = None) -> dict[str, Any]:
+    """Give the parameters that were named, under the estimator's names.
+
+    Parameters
+    ----------
+    options : dict
+        What click has read.
+    resume : str or None
+        The model to go on from, whose seed counts.
+
+    Returns
+    -------
+    params : dict
+        Parameters of an estimator.
+    """
+    named = {
+        _PARAMETERS.get(name, name): value
+        for name, value in options.items()
+        if value not in (None, ()) and name != "quiet"
+    }
+    if resume is None:
+        named.setdefault("random_state", 0)
+    named["verbose"] = 0 if options["quiet"] else 1
+    return named
+
+
+def parameters_of_each(methods: Sequence[str], params: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Give each method those of the parameters that it has.
+
+    Parameters
+    ----------
+    methods : sequence of str
+        Keys of `CLASSIFIERS`.
+    params : dict
+        Parameters; each one is one of some method at least.
+
+    Returns
+    -------
+    of_each : dict of str to dict
+        Parameters of each method.
+
+    Raises
+    ------
+    ValueError
+        If none of the methods has a parameter.
+    """
+    known = {method: CLASSIFIERS[method]._get_param_names() for method in methods}
+    for name, value in params.items():
+        if not any(name in names for names in known.values()):
+            what = "the method" if len(methods) == 1 else "any of the methods"
+            raise ValueError(f"{name}={value!r} means nothing to {what} {', '.join(methods)}.")
+    return {
+        method: {name: value for name, value in params.items() if name in names}
+        for method, names in known.items()
+    }
