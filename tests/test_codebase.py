@@ -137,7 +137,10 @@ def test_docs_build_without_a_warning(tmp_path):
     assert (tmp_path / "html" / "index.html").exists()
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/quickstart.md", "docs/kernels.md"])
+@pytest.mark.parametrize(
+    "page",
+    ["README.md", "docs/quickstart.md", "docs/kernels.md", "docs/methods/forward_forward.md"],
+)
 def test_python_examples_of_the_pages(page, tmp_path, monkeypatch):
     """Every Python block of a page runs, one after the other, in one namespace."""
     blocks = re.findall(r"^```python\n(.*?)^```", (ROOT / page).read_text(), re.M | re.S)
