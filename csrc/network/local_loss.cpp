@@ -44,7 +44,11 @@ void check_weights(const float* weights, std::size_t n) {
 void check_targets(const LocalTargets& y, formulas::Loss loss, std::size_t batch) {
   if (loss != formulas::Loss::softmax_cross_entropy) {
     if (y.labels != nullptr) fail("this loss needs values as y, and no class indices");
-    return check_shape("y", y.values, batch, y.n_outputs);
+    check_shape("y", y.values, batch, y.n_outputs);
+    if (batch > 1 && y.values.stride != y.n_outputs)
+      fail("y has a row stride of " + std::to_string(y.values.stride) + ", expected its " +
+           std::to_string(y.n_outputs) + " columns");
+    return;
   }
   if (y.labels == nullptr || y.values.data != nullptr)
     fail("softmax cross-entropy needs class indices as y, and no values");

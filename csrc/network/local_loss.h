@@ -25,7 +25,7 @@ struct LocalLossOptions {
 struct LayerArrays {
   MatrixView<float> weights;
   float* bias = nullptr;
-  DenseState state;
+  DenseState state = {};
 };
 
 // The step in place. e = d loss(h M + c) / d logits, and A c from similarity.h; v the similarity's share: 0 for pred, 1 for sim.
@@ -35,7 +35,7 @@ struct LayerArrays {
 // of sample weights.
 // Shapes: W [n_in, n_out], b [n_out] or null, M [n_out, n_outputs] (without data only for sim), c [n_outputs] or null,
 //         x [batch, n_in], h [batch, n_out], preactivation [batch, n_out] for gelu alone. States as dense_update() has them.
-//         Softmax wants labels, the other losses values; sim and predsim want n_outputs of at least 2.
+//         Softmax wants labels, the other losses values, of rows without gaps; sim and predsim want n_outputs of at least 2.
 // Cost:   2 batch n_out (n_in + n_outputs + batch) flops and the Gram product's batch^2 n_out; reads and writes W once. e and
 //         A lie in panels of one array, so that delta is one product. Workspaces of x's and of h's size.
 // Result: same bits for any number of threads; pred with those of dense_forward, project_feedback and dense_update.

@@ -106,7 +106,7 @@ std::size_t Similarity::n_centre_tiles() const {
 void Similarity::centre(std::size_t tile) const {
   if (tile < h_.n_tiles())
     h_.centre(tile);
-  else
+  else if (targets_)
     targets_->centre(tile - h_.n_tiles());
 }
 

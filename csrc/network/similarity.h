@@ -5,7 +5,7 @@
 //   loss of row i = w_i sum_j w_j E_ij^2 / s, s the sum of weights; their sum is s times the weighted mean of E^2
 //   d / dh = A c with A_ij = 4 w_i w_j E_ij / (s n_i n_j), from whose diagonal 4 w_i sum_j w_j E_ij R_ij / (s n_i^2) goes off
 // Shapes: h, c [batch, n], R, E, A [batch, batch]; one-hot targets of k classes have cosines of 1 and -1 / (k - 1).
-// Source: Nøkland & Eidnes 2019, arXiv:1901.06656, section 2.2. Differs from their code: no convolution or linear map before it,
+// Source: Nøkland & Eidnes 2019, arXiv:1901.06656, section 2. Differs from their code: no convolution or linear map before it,
 //         and a norm of at least 1e-8 where they add it.
 // Cost:   batch^2 n flops (R is symmetric); reads h once; c twice, A, and of targets as much.
 // Result: same bits for any number of threads: 32 rows by 32 are one tile, and a row's sums add tiles in order.
@@ -14,7 +14,6 @@
 #include <cstddef>
 #include <cstdint>
 #include <optional>
-#include <utility>
 #include <vector>
 
 #include "base/buffer.h"
@@ -26,7 +25,7 @@ namespace bpfree {
 // What the rows of a batch should give: class indices, or values [batch, n_outputs].
 struct LocalTargets {
   const std::int32_t* labels = nullptr;
-  MatrixView<const float> values;
+  MatrixView<const float> values = {};
   std::size_t n_outputs = 0;
   const float* sample_weight = nullptr;  // of each row, null: 1
 };

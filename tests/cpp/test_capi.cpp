@@ -1,17 +1,19 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // The dense kernels through the C interface, against naive loops, on arrays of exactly their size: a read or write beyond one
-// is the address sanitizer's to see.
+// is the address sanitizer's to see. Rows with gaps, which C does not know, through C++.
 
 #include <algorithm>
 #include <array>
 #include <cmath>
 #include <cstdint>
+#include <limits>
 #include <string>
 #include <vector>
 
 #include "bpfree/bpfree.h"
 #include "check.h"
 #include "naive.h"
+#include "network/local_loss.h"
 
 namespace bpfree::test {
 
@@ -289,11 +291,69 @@ void check_local_loss(Sizes s) {
         bpfree_last_error());
 }
 
+// A matrix in memory with gaps after its rows, which hold NaN.
+struct Gapped {
+  Gapped(const std::vector<float>& from, std::size_t n_rows, std::size_t n_columns, std::size_t gap)
+      : rows(n_rows),
+        columns(n_columns),
+        stride(n_columns + gap),
+        values(n_rows * stride, std::numeric_limits<float>::quiet_NaN()) {
+    for (std::size_t i = 0; i < rows; ++i)
+      std::copy_n(from.data() + i * columns, columns, values.data() + i * stride);
+  }
+  MatrixView<float> view() { return {values.data(), rows, columns, stride}; }
+  MatrixView<const float> read() const { return {values.data(), rows, columns, stride}; }
+  bool holds(const std::vector<float>& expected) const {
+    for (std::size_t i = 0; i < values.size(); ++i) {
+      const std::size_t row = i / stride, column = i % stride;
+      if (column >= columns ? !std::isnan(values[i])
+                            : values[i] != expected[row * columns + column])
+        return false;
+    }
+    return true;
+  }
+
+  std::size_t rows, columns, stride;
+  std::vector<float> values;
+};
+
+void check_local_loss_of_gapped_rows(Sizes s) {
+  Numbers numbers(5 * s.batch + s.n_out);
+  constexpr std::size_t kOutputs = 3;
+  const std::vector<float> x = numbers.floats(s.batch * s.n_in);
+  const std::vector<float> h = numbers.floats(s.batch * s.n_out);
+  std::vector<float> weights = numbers.floats(s.n_in * s.n_out);
+  std::vector<float> head = numbers.floats(s.n_out * kOutputs);
+  const std::vector<std::int32_t> labels(s.batch, 1);
+  Gapped wide_x(x, s.batch, s.n_in, 3), wide_h(h, s.batch, s.n_out, 5);
+  Gapped wide_weights(weights, s.n_in, s.n_out, 1), wide_head(head, s.n_out, kOutputs, 2);
+
+  const LocalLossOptions options{.local_loss = LocalLoss::predsim,
+                                 .similarity_weight = 0.5,
+                                 .activation = formulas::Activation::gelu};
+  const DenseStep step{.optimizer = {.solver = formulas::Solver::sgd}, .learning_rate = 0.25};
+  const LocalTargets y{.labels = labels.data(), .n_outputs = kOutputs};
+  const auto matrix = [](auto& values, std::size_t rows, std::size_t columns) {
+    return MatrixView{values.data(), rows, columns, columns};
+  };
+  const double loss = local_loss_update({.weights = matrix(weights, s.n_in, s.n_out)},
+                                        {.weights = matrix(head, s.n_out, kOutputs)},
+                                        matrix(x, s.batch, s.n_in), matrix(h, s.batch, s.n_out),
+                                        matrix(h, s.batch, s.n_out), y, options, step, 1);
+  const double wide =
+      local_loss_update({.weights = wide_weights.view()}, {.weights = wide_head.view()},
+                        wide_x.read(), wide_h.read(), wide_h.read(), y, options, step, 3);
+  check(wide == loss, "the local loss of rows with gaps");
+  check(wide_weights.holds(weights), "weights with gaps");
+  check(wide_head.holds(head), "a head with gaps");
+}
+
 }  // namespace
 
 void test_capi() {
   for (const Sizes s : kSizes) {
     check_local_loss(s);
+    check_local_loss_of_gapped_rows(s);
     check_forward_forward(s);
     check_layer(s);
     check_projection(s);
