@@ -10,10 +10,11 @@ namespace bpfree::bindings {
 
 namespace {
 
-LocalLoss local_loss_named(const std::string& name) {
-  return named<LocalLoss, 3>(
-      "local_loss", name,
-      {{{"pred", LocalLoss::pred}, {"sim", LocalLoss::sim}, {"predsim", LocalLoss::predsim}}});
+LocalLossKind local_loss_named(const std::string& name) {
+  return named<LocalLossKind, 3>("local_loss", name,
+                                 {{{"pred", LocalLossKind::pred},
+                                   {"sim", LocalLossKind::sim},
+                                   {"predsim", LocalLossKind::predsim}}});
 }
 
 // Without a head the targets' columns say how many outputs there are, or for labels the caller; 0 where nobody does.
@@ -39,7 +40,7 @@ double bound_local_loss_update(
     std::optional<std::size_t> n_outputs, std::uint64_t step, double momentum, bool nesterov,
     double beta_1, double beta_2, double epsilon, double alpha, double weight_decay,
     double n_samples, int n_threads) {
-  const LocalLossOptions options{loss_named(loss), local_loss_named(local_loss), similarity_weight,
+  const LayerLossOptions options{loss_named(loss), local_loss_named(local_loss), similarity_weight,
                                  activation_named(activation)};
   const DenseStep numbers = step_of(solver, learning_rate, step, momentum, nesterov, beta_1, beta_2,
                                     epsilon, alpha, weight_decay, n_samples);

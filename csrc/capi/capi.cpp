@@ -26,7 +26,7 @@ static_assert(static_cast<int>(random::Distribution::sign) == BPFREE_SIGN);
 static_assert(static_cast<int>(formulas::Goodness::mean) == BPFREE_GOODNESS_MEAN);
 static_assert(static_cast<int>(formulas::GoodnessLoss::symba) == BPFREE_GOODNESS_SYMBA);
 static_assert(static_cast<int>(formulas::Loss::squared_error) == BPFREE_SQUARED_ERROR);
-static_assert(static_cast<int>(LocalLoss::predsim) == BPFREE_LOCAL_PREDSIM);
+static_assert(static_cast<int>(LocalLossKind::predsim) == BPFREE_LOCAL_PREDSIM);
 static_assert(static_cast<int>(ErrorCode::kInternal) == BPFREE_INTERNAL);
 
 template <class T>
@@ -320,9 +320,9 @@ bpfree_status bpfree_local_loss_update(
     pointer("options", options, 1);
     pointer("optimizer", optimizer, 1);
     const DenseStep step = step_of(*optimizer);
-    const LocalLossOptions local{
+    const LayerLossOptions local{
         .loss = enumerator<formulas::Loss>("loss", options->loss, BPFREE_SQUARED_ERROR),
-        .local_loss = enumerator<LocalLoss>("kind", options->kind, BPFREE_LOCAL_PREDSIM),
+        .kind = enumerator<LocalLossKind>("kind", options->kind, BPFREE_LOCAL_PREDSIM),
         .similarity_weight = options->similarity_weight,
         .activation = activation_of(options->activation)};
     const LayerArrays layer{matrix("W", W, n_in, n_out), b, state_of(step, W_state, b_state)};

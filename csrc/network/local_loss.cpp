@@ -58,15 +58,15 @@ void check_targets(const LocalTargets& y, formulas::Loss loss, std::size_t batch
            ", expected a class index in [0, " + std::to_string(y.n_outputs) + ")");
 }
 
-void check_options(const LocalLossOptions& options, std::size_t n_outputs, bool has_head) {
+void check_options(const LayerLossOptions& options, std::size_t n_outputs, bool has_head) {
   const double share = options.similarity_weight;
   if (!(share >= 0 && share <= 1))
     fail("similarity_weight is " + std::to_string(share) + ", expected a number from 0 to 1");
-  if (options.local_loss != LocalLoss::sim && !has_head)
+  if (options.kind != LocalLossKind::sim && !has_head)
     fail("head_W is missing, but only sim teaches a layer without a head");
   if (n_outputs == 0)
     fail("n_outputs is 0, expected at least 1: class indices alone do not say how many there are");
-  if (options.local_loss != LocalLoss::pred && n_outputs < 2)
+  if (options.kind != LocalLossKind::pred && n_outputs < 2)
     fail("n_outputs is " + std::to_string(n_outputs) +
          ", expected at least 2: the similarity is that of centred rows of targets");
 }
@@ -83,9 +83,9 @@ void check_activation(formulas::Activation activation, MatrixView<const float> p
         "from h");
 }
 
-double similarity_share(const LocalLossOptions& options) {
-  if (options.local_loss == LocalLoss::predsim) return options.similarity_weight;
-  return options.local_loss == LocalLoss::sim ? 1 : 0;
+double similarity_share(const LayerLossOptions& options) {
+  if (options.kind == LocalLossKind::predsim) return options.similarity_weight;
+  return options.kind == LocalLossKind::sim ? 1 : 0;
 }
 
 // The layer's head: logits in panels [n_outputs / 32][batch][32] become `share` times e, which its own step then takes.
@@ -221,7 +221,7 @@ double sum_of_weights(const float* weights, std::size_t n) {
 
 void check_arguments(const LayerArrays& layer, const LayerArrays& head, MatrixView<const float> x,
                      MatrixView<const float> h, MatrixView<const float> preactivation,
-                     const LocalTargets& y, const LocalLossOptions& options,
+                     const LocalTargets& y, const LayerLossOptions& options,
                      const DenseStep& step) {
   const std::size_t batch = x.rows, n_out = layer.weights.columns;
   const bool has_head = head.weights.data != nullptr;
@@ -258,12 +258,12 @@ void check_arguments(const LayerArrays& layer, const LayerArrays& head, MatrixVi
 double local_loss_update(const LayerArrays& layer, const LayerArrays& head_arrays,
                          MatrixView<const float> x, MatrixView<const float> h,
                          MatrixView<const float> preactivation, const LocalTargets& y,
-                         const LocalLossOptions& options, const DenseStep& step, int n_threads) {
+                         const LayerLossOptions& options, const DenseStep& step, int n_threads) {
   check_arguments(layer, head_arrays, x, h, preactivation, y, options, step);
   const std::size_t batch = x.rows, n_outputs = y.n_outputs;
   const double share = similarity_share(options);
-  const bool has_similarity = options.local_loss != LocalLoss::pred;
-  const bool teaches = options.local_loss != LocalLoss::sim;  // the head does
+  const bool has_similarity = options.kind != LocalLossKind::pred;
+  const bool teaches = options.kind != LocalLossKind::sim;  // the head does
   const std::size_t head_width = round_up(n_outputs, kPanel);
   const std::size_t head_depth = !teaches ? 0 : has_similarity ? head_width : n_outputs;
   const std::size_t depth = head_depth + (has_similarity ? batch : 0);

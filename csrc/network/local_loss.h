@@ -12,11 +12,11 @@
 
 namespace bpfree {
 
-enum class LocalLoss { pred, sim, predsim };
+enum class LocalLossKind { pred, sim, predsim };
 
-struct LocalLossOptions {
+struct LayerLossOptions {
   formulas::Loss loss = formulas::Loss::softmax_cross_entropy;
-  LocalLoss local_loss = LocalLoss::pred;
+  LocalLossKind kind = LocalLossKind::pred;
   double similarity_weight = 0.99;  // share of the similarity in predsim
   formulas::Activation activation = formulas::Activation::relu;
 };
@@ -42,6 +42,6 @@ struct LayerArrays {
 double local_loss_update(const LayerArrays& layer, const LayerArrays& head,
                          MatrixView<const float> x, MatrixView<const float> h,
                          MatrixView<const float> preactivation, const LocalTargets& targets,
-                         const LocalLossOptions& options, const DenseStep& step, int n_threads);
+                         const LayerLossOptions& options, const DenseStep& step, int n_threads);
 
 }  // namespace bpfree

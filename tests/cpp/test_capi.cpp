@@ -328,7 +328,7 @@ void check_local_loss_of_gapped_rows(Sizes s) {
   Gapped wide_x(x, s.batch, s.n_in, 3), wide_h(h, s.batch, s.n_out, 5);
   Gapped wide_weights(weights, s.n_in, s.n_out, 1), wide_head(head, s.n_out, kOutputs, 2);
 
-  const LocalLossOptions options{.local_loss = LocalLoss::predsim,
+  const LayerLossOptions options{.kind = LocalLossKind::predsim,
                                  .similarity_weight = 0.5,
                                  .activation = formulas::Activation::gelu};
   const DenseStep step{.optimizer = {.solver = formulas::Solver::sgd}, .learning_rate = 0.25};
