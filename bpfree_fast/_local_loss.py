@@ -55,7 +55,7 @@ def local_loss_update(
     No error comes from the layers above. With ``e`` the derivative of the loss by the logits
     ``h head_W + head_b``, and v the similarity's share, the layer steps along the derivative of
     ``(1 - v) loss + v similarity`` by its pre-activation, as it is with the head before the step;
-    the head steps along ``(1 - v) h^T e``.
+    the head steps along ``(1 - v) h^T e``. Denormals count as zero, as in training.
 
     Parameters
     ----------

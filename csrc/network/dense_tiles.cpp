@@ -26,29 +26,32 @@ constexpr std::size_t kGatherRows = 16;
 
 class InTurn final : public PhaseSource {
  public:
-  explicit InTurn(std::span<const std::array<Plan, 2>> phases) : phases_(phases) {}
+  InTurn(std::span<const std::array<Plan, 2>> phases, Denormals denormals)
+      : phases_(phases), denormals_(denormals) {}
   bool next(std::span<const Plan>& plans) noexcept override {
     if (index_ == phases_.size()) return false;
     plans = phases_[index_++];
     return true;
   }
+  bool flushes_denormals() const noexcept override { return denormals_ == Denormals::flushed; }
 
  private:
   std::span<const std::array<Plan, 2>> phases_;
+  Denormals denormals_;
   std::size_t index_ = 0;
 };
 
 }  // namespace
 
 void run_in_turn(int n_threads, std::size_t scratch_floats,
-                 std::span<const std::array<Plan, 2>> phases) {
+                 std::span<const std::array<Plan, 2>> phases, Denormals denormals) {
   std::vector<Buffer<float>> memory;
   std::vector<void*> scratch;
   for (int t = 0; t < n_threads; ++t) {
     memory.emplace_back(scratch_floats);
     scratch.push_back(memory.back().data());
   }
-  InTurn source(phases);
+  InTurn source(phases, denormals);
   run_phases(n_threads, source, scratch);
 }
 
@@ -243,13 +246,12 @@ LayerTile LayerUpdate::tile(std::size_t index) const {
           std::min(kPanel, weights_.columns - column)};
 }
 
-void LayerUpdate::step(const LayerTile& tile, std::size_t index, float* scratch) const {
+void LayerUpdate::step(const LayerTile& tile, std::size_t index, const float* delta,
+                       const float* column_sums, float* scratch) const {
   const int n_states = formulas::n_states(weight_step_.solver);
-  float* column_sums = scratch;
-  float* delta = column_sums + kPanel;
   float* values[3];
   for (std::size_t i = 0; i < 3; ++i)
-    values[i] = delta + (x_.rows + i * groups_.max_rows()) * kPanel;
+    values[i] = scratch + (1 + x_.rows + i * groups_.max_rows()) * kPanel;
   if (tile.rows > 0) {
     const std::size_t at = tile.row * weights_.stride + tile.column;
     float* const arrays[3] = {weights_.data, state_.weights[0], state_.weights[1]};

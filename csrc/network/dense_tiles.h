@@ -29,8 +29,10 @@ Plan plan_of(std::size_t n_tiles, const F& f) {
 }
 
 // Phases of up to two plans, one after the other, with so many floats of scratch a thread.
+enum class Denormals { kept, flushed };
 void run_in_turn(int n_threads, std::size_t scratch_floats,
-                 std::span<const std::array<Plan, 2>> phases);
+                 std::span<const std::array<Plan, 2>> phases,
+                 Denormals denormals = Denormals::kept);
 
 double flops_of(std::size_t a, std::size_t b, std::size_t c);
 
@@ -128,13 +130,21 @@ class LayerUpdate {
   template <class F>
   void run(std::size_t index, float* scratch, const F& make_delta) const {
     const LayerTile t = tile(index);
-    make_delta(t, scratch + product::kPanel, scratch);
-    step(t, index, scratch);
+    float* const delta = scratch + product::kPanel;
+    make_delta(t, delta, scratch);
+    step(t, index, delta, scratch, scratch);
+  }
+  // The same with all of delta there already: panels of it, [batch][32], and 32 sums of each.
+  void run(std::size_t index, float* scratch, const float* delta, const float* column_sums) const {
+    const LayerTile t = tile(index);
+    step(t, index, delta + t.panel * x_.rows * product::kPanel,
+         column_sums + t.panel * product::kPanel, scratch);
   }
 
  private:
   LayerTile tile(std::size_t index) const;
-  void step(const LayerTile& tile, std::size_t index, float* scratch) const;
+  void step(const LayerTile& tile, std::size_t index, const float* delta, const float* column_sums,
+            float* scratch) const;
 
   MatrixView<float> weights_;
   float* bias_;

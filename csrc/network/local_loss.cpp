@@ -198,11 +198,8 @@ class LayerDelta {
                                     .delta = delta_.data() + tile * batch * kPanel,
                                     .column_sums = column_sums_.data() + tile * kPanel});
   }
-  void copy(std::size_t tile, float* delta, float* column_sums) const {
-    const std::size_t size = output_.rows * kPanel;
-    std::copy_n(delta_.data() + tile * size, size, delta);
-    std::copy_n(column_sums_.data() + tile * kPanel, kPanel, column_sums);
-  }
+  const float* panels() const { return delta_.data(); }
+  const float* column_sums() const { return column_sums_.data(); }
 
  private:
   MatrixView<const float> output_;  // what f' is computed from
@@ -320,10 +317,8 @@ double local_loss_update(const LayerArrays& layer, const LayerArrays& head_array
     else
       head->update.pack(t - n_packs);
   };
-  const auto step_layer = [&](std::size_t index, float* scratch) {
-    update.run(index, scratch, [&](const LayerTile& t, float* panel, float* column_sums) {
-      delta.copy(t.panel, panel, column_sums);
-    });
+  const auto step_layer = [&](std::size_t t, float* scratch) {
+    update.run(t, scratch, delta.panels(), delta.column_sums());
   };
   const auto step_head = [&](std::size_t t, float* scratch) {
     head->step(e, delta.blocks(), t, scratch);
@@ -346,7 +341,8 @@ double local_loss_update(const LayerArrays& layer, const LayerArrays& head_array
   if (head)
     scratch_floats =
         std::max({scratch_floats, head->forward.scratch_floats(), head->update.scratch_floats()});
-  run_in_turn(threads, scratch_floats, phases);
+  // As in training: the errors of a confident head are denormals, and each costs a hundred cycles.
+  run_in_turn(threads, scratch_floats, phases, Denormals::flushed);
   const double loss = (similarity ? similarity->loss() : 0) + (teaches && head ? head->loss() : 0);
   return counted.n_samples > 0 ? loss / counted.n_samples : 0;
 }

@@ -267,6 +267,14 @@ def test_odd_rows(local_loss):
     assert np.isnan(parameters[0]).all()
 
 
+def test_denormals_are_zero_within_the_step_alone():
+    parameters, x, y = problem((20, 12, 40, 5))
+    x[:, 3], parameters[0][3] = 0.0, 1e-40
+    step(parameters, x, y)
+    np.testing.assert_array_equal(parameters[0][3], 0.0)
+    assert np.float32(1e-40) * np.float32(0.5) > 0
+
+
 @pytest.mark.parametrize(
     ("words", "changes"),
     [

@@ -231,7 +231,8 @@ bpfree_status bpfree_local_loss_init(bpfree_local_loss* options);
 
 // One layer's step on a loss of its own, in place: no error comes from the layers above. The head gives logits h M + c; delta
 // is the derivative of the local loss by the layer's pre-activation, made with the head as it was. W and b, and M and c, are
-// stepped on as bpfree_dense_update() does. With BPFREE_LOCAL_SIM the head learns from its own loss, and teaches no layer.
+// stepped on as bpfree_dense_update() does, but denormals count as zero. With BPFREE_LOCAL_SIM the head learns from its own
+// loss, and teaches no layer.
 //   W [n_in, n_out], b [n_out] or null, W_state and b_state as bpfree_dense_update() has them
 //   head_W [n_out, n_outputs], head_b [n_outputs] or null, with their states; head_W may be null for BPFREE_LOCAL_SIM
 //   loss    null, or gets the rows' local losses before the step, summed and divided by n
