@@ -119,8 +119,9 @@ default='softmax_cross_entropy'
     Returns
     -------
     loss : float
-        The local loss before the step: a mean over rows, or over pairs of them. With `n_samples`
-        given, times the sum of sample weights and divided by it, as the gradients are.
+        The local loss before the step: a mean over rows, or over pairs of them; with 'sim' without
+        the head's own. With `n_samples` given, times the sum of sample weights and divided by it,
+        as the gradients are.
 
     Raises
     ------
