@@ -43,10 +43,10 @@ def data(loss, n, n_features, n_outputs, seed):
     return x, y, rng.uniform(0.2, 2.0, n).astype(np.float32)
 
 
-def make_network(weights, biases, activation, loss, dtype="float32"):
-    """A core network with these parameters."""
+def make_network(weights, biases, activation, loss, dtype="float32", first_head=None):
+    """A core network with these parameters; heads beyond the output layer are zero."""
     sizes = [weights[0].shape[0], *(w.shape[1] for w in weights)]
-    network = core.Network(sizes, activation, loss, dtype)
+    network = core.Network(sizes, activation, loss, dtype, first_head=first_head)
     for layer, (w, b) in enumerate(zip(weights, biases, strict=True)):
         network.set_weights(layer, np.ascontiguousarray(w, np.float32))
         network.set_biases(layer, np.ascontiguousarray(b, np.float32))
@@ -55,7 +55,7 @@ def make_network(weights, biases, activation, loss, dtype="float32"):
 
 def all_parameters(network):
     """Copies of all weights, then all biases."""
-    layers = range(len(network.layer_sizes) - 1)
+    layers = range(len(network.layer_sizes) - 1 + network.n_heads)
     return [network.weights(k) for k in layers] + [network.biases(k) for k in layers]
 
 
@@ -63,11 +63,34 @@ def all_feedback(trainer):
     return [trainer.feedback(k) for k in range(trainer.n_feedback)]
 
 
+# Local losses by name, together with all that may come with them.
+LOCAL_LOSSES = {
+    "local_pred": {"local_loss": "pred"},
+    "local_sim": {"local_loss": "sim"},
+    "local_predsim": {"local_loss": "predsim", "batch_normalization": True, "dropout": 0.2},
+    "local_projection": {"local_loss": "predsim", "sim_projection": True},
+    "local_dropout": {"local_loss": "sim", "sim_projection": True, "dropout": 0.1},
+}
+
+
+def all_local(trainer):
+    """What local losses learn beside the network: projections, then batch normalizations."""
+    projections = [trainer.projection(k) for k in range(trainer.n_projections)]
+    return projections + [v for k in range(trainer.n_norms) for v in trainer.norm(k)]
+
+
 def method_options(rule):
-    """Keywords of Trainer for 'backprop' or one of the eight rules."""
+    """Keywords of Trainer for 'backprop', one of the eight rules or a local loss."""
     if rule == "backprop":
         return {"method": "backprop"}
+    if rule in LOCAL_LOSSES:
+        return {"method": "local_loss"} | LOCAL_LOSSES[rule]
     return {"method": "feedback", "feedback": rule}
+
+
+def first_head(rule):
+    """What the method expects of its network."""
+    return 0 if rule in LOCAL_LOSSES and LOCAL_LOSSES[rule]["local_loss"] != "sim" else None
 
 
 def pair(sizes, activation, loss, *, seed=0, dtype="float32", **options):

@@ -25,7 +25,10 @@ from methods.test_threads import train
 assert core.config()["isa"] == core.isa()
 print(core.isa(), core.config()["bfloat16"])
 saved = {}
-for rule in ("backprop", "direct", "layerwise", "kolen_pollack", "sign_symmetric_fixed", "target"):
+for rule in (
+    "backprop", "direct", "layerwise", "kolen_pollack", "sign_symmetric_fixed", "target",
+    "local_pred", "local_sim", "local_predsim", "local_projection",
+):
     for dtype in ("float32", "bfloat16"):
         for i, a in enumerate(train(rule, 1, dtype=dtype, steps=10, epsilon=1e-3)):
             saved[f"{rule} {dtype} {i}"] = a

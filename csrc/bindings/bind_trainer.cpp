@@ -2,9 +2,8 @@
 #include <optional>
 
 #include "bindings/bindings.h"
+#include "bindings/trainer_options.h"
 #include "methods/backprop.h"
-#include "methods/feedback.h"
-#include "methods/forward_forward.h"
 
 namespace bpfree::bindings {
 
@@ -30,66 +29,16 @@ struct Running {
   BoundTrainer& bound_;
 };
 
-FeedbackOptions feedback_options(const std::string& rule, const std::string& error_signal,
-                                 const std::string& distribution, double scale) {
-  FeedbackOptions options;
-  options.rule =
-      named<FeedbackRule, 8>("feedback", rule,
-                             {{{"direct", FeedbackRule::direct},
-                               {"layerwise", FeedbackRule::layerwise},
-                               {"sign_symmetric", FeedbackRule::sign_symmetric},
-                               {"sign_symmetric_batchwise", FeedbackRule::sign_symmetric_batchwise},
-                               {"sign_symmetric_fixed", FeedbackRule::sign_symmetric_fixed},
-                               {"kolen_pollack", FeedbackRule::kolen_pollack},
-                               {"direct_kolen_pollack", FeedbackRule::direct_kolen_pollack},
-                               {"target", FeedbackRule::target}}});
-  options.error_signal = named<ErrorSignal, 2>(
-      "error_signal", error_signal, {{{"exact", ErrorSignal::exact}, {"sign", ErrorSignal::sign}}});
-  options.distribution = distribution_named("feedback_distribution", distribution);
-  options.scale = static_cast<float>(scale);
-  return options;
-}
-
-ForwardForwardOptions forward_forward_options(const std::string& goodness, const std::string& loss,
-                                              const std::string& label_position,
-                                              const std::string& negatives,
-                                              std::optional<double> threshold, double temperature,
-                                              double symba_scale, double peer_normalization) {
-  using formulas::Goodness, formulas::GoodnessLoss;
-  ForwardForwardOptions options;
-  options.goodness = named<Goodness, 4>("goodness", goodness,
-                                        {{{"sum", Goodness::sum},
-                                          {"mean", Goodness::mean},
-                                          {"grouped_squares", Goodness::grouped_squares},
-                                          {"grouped_mean", Goodness::grouped_mean}}});
-  options.loss = named<GoodnessLoss, 2>(
-      "goodness_loss", loss,
-      {{{"logistic", GoodnessLoss::logistic}, {"symba", GoodnessLoss::symba}}});
-  options.label_position = named<LabelPosition, 3>("label_position", label_position,
-                                                   {{{"append", LabelPosition::append},
-                                                     {"overwrite", LabelPosition::overwrite},
-                                                     {"none", LabelPosition::none}}});
-  options.negatives = named<Negatives, 3>(
-      "negatives", negatives,
-      {{{"random", Negatives::random}, {"hard", Negatives::hard}, {"given", Negatives::given}}});
-  if (threshold) options.threshold = static_cast<float>(*threshold);
-  options.temperature = static_cast<float>(temperature);
-  options.symba_scale = static_cast<float>(symba_scale);
-  options.peer_normalization = static_cast<float>(peer_normalization);
-  return options;
-}
-
-std::unique_ptr<BoundTrainer> make(const py::object& network, const std::string& method,
-                                   const std::string& feedback, const std::string& error_signal,
-                                   const std::string& distribution, double scale,
-                                   const std::string& solver, double momentum, bool nesterov,
-                                   double beta_1, double beta_2, double epsilon, double alpha,
-                                   double weight_decay, std::int64_t batch_size, std::uint64_t seed,
-                                   int n_threads, const std::string& goodness,
-                                   const std::string& goodness_loss,
-                                   const std::string& label_position, const std::string& negatives,
-                                   std::optional<double> threshold, double temperature,
-                                   double symba_scale, double peer_normalization) {
+std::unique_ptr<BoundTrainer> make(
+    const py::object& network, const std::string& method, const std::string& feedback,
+    const std::string& error_signal, const std::string& distribution, double scale,
+    const std::string& solver, double momentum, bool nesterov, double beta_1, double beta_2,
+    double epsilon, double alpha, double weight_decay, std::int64_t batch_size, std::uint64_t seed,
+    int n_threads, const std::string& goodness, const std::string& goodness_loss,
+    const std::string& label_position, const std::string& negatives,
+    std::optional<double> threshold, double temperature, double symba_scale,
+    double peer_normalization, const std::string& local_loss, double similarity_weight,
+    bool sim_projection, bool batch_normalization, double dropout) {
   if (batch_size < 1) fail("batch_size is " + std::to_string(batch_size) + ", expected at least 1");
   TrainerOptions options;
   options.optimizer = {solver_named(solver, momentum, nesterov),
@@ -103,11 +52,12 @@ std::unique_ptr<BoundTrainer> make(const py::object& network, const std::string&
   options.seed = seed;
   options.n_threads = n_threads;
   auto& net = network.cast<Network&>();
-  enum class Method { backprop, feedback, forward_forward };
-  const Method kind = named<Method, 3>("method", method,
+  enum class Method { backprop, feedback, forward_forward, local_loss };
+  const Method kind = named<Method, 4>("method", method,
                                        {{{"backprop", Method::backprop},
                                          {"feedback", Method::feedback},
-                                         {"forward_forward", Method::forward_forward}}});
+                                         {"forward_forward", Method::forward_forward},
+                                         {"local_loss", Method::local_loss}}});
   const FeedbackOptions rule = feedback_options(feedback, error_signal, distribution, scale);
   auto bound = std::make_unique<BoundTrainer>();
   bound->network = network;
@@ -115,6 +65,11 @@ std::unique_ptr<BoundTrainer> make(const py::object& network, const std::string&
     bound->trainer = std::make_unique<Backprop>(net, options);
   else if (kind == Method::feedback)
     bound->trainer = make_feedback_trainer(net, options, rule);
+  else if (kind == Method::local_loss)
+    bound->trainer = std::make_unique<LocalLoss>(
+        net, options,
+        local_loss_options(local_loss, similarity_weight, sim_projection, batch_normalization,
+                           dropout));
   else
     bound->trainer = std::make_unique<ForwardForward>(
         net, options,
@@ -252,17 +207,65 @@ void set_phase(BoundTrainer& bound, const std::string& phase) {
                                                        {"negative", FfPhase::negative}}}));
 }
 
+LocalLoss& local_loss(const BoundTrainer& bound) {
+  auto* trainer = dynamic_cast<LocalLoss*>(bound.trainer.get());
+  if (trainer == nullptr) fail("this trainer does not train by local losses");
+  return *trainer;
+}
+
 void predict_by(const BoundTrainer& bound, const py::array& x, py::array out, bool goodness,
-                double input_scale, int n_threads, bool logits) {
-  const ForwardForward& trainer = forward_forward(bound);
+                bool sum_of_heads, double input_scale, int n_threads, bool logits) {
+  const auto* by_losses = dynamic_cast<const LocalLoss*>(bound.trainer.get());
+  if (by_losses != nullptr && goodness) fail("local losses have no goodness to predict by");
+  const ForwardForward* by_goodness = by_losses == nullptr ? &forward_forward(bound) : nullptr;
+  if (by_goodness != nullptr && sum_of_heads)
+    fail("sum_of_heads is for local losses: Forward-Forward always adds up its heads");
   const InputView view = input_view(x, input_scale);
-  float* result = checked_out<float>("out", out, view.rows, trainer.network().n_outputs());
+  float* result = checked_out<float>("out", out, view.rows, bound.trainer->network().n_outputs());
   check_apart("out", out, "x", x);
   py::gil_scoped_release release;
-  if (goodness)
-    trainer.predict_goodness(view, result, n_threads);
+  if (by_losses != nullptr)
+    by_losses->predict(view, result, sum_of_heads, logits, n_threads);
+  else if (goodness)
+    by_goodness->predict_goodness(view, result, n_threads);
   else
-    trainer.predict_heads(view, result, logits, n_threads);
+    by_goodness->predict_heads(view, result, logits, n_threads);
+}
+
+py::array_t<float> projection(const BoundTrainer& bound, std::size_t layer) {
+  const std::size_t n = local_loss(bound).projection_size(layer);
+  py::array_t<float> out = plain(n, n);
+  local_loss(bound).get_projection(layer, out.mutable_data());
+  return out;
+}
+
+void set_projection(const BoundTrainer& bound, std::size_t layer, const py::array& value) {
+  const std::size_t n = local_loss(bound).projection_size(layer);
+  local_loss(bound).set_projection(layer, checked<float>("value", value, n, n));
+}
+
+py::tuple norm(const BoundTrainer& bound, std::size_t layer) {
+  const LocalLoss::Norm n = local_loss(bound).norm(layer);
+  const auto copy = [&](const float* values) {
+    py::array_t<float> out = plain(n.size, 0);
+    std::copy_n(values, n.size, out.mutable_data());
+    return out;
+  };
+  return py::make_tuple(copy(n.gain), copy(n.shift), copy(n.mean), copy(n.variance));
+}
+
+void set_norm(const BoundTrainer& bound, std::size_t layer, const py::array& gain,
+              const py::array& shift, const py::array& mean, const py::array& variance) {
+  const LocalLoss::Norm n = local_loss(bound).norm(layer);
+  const float* values[] = {
+      checked<float>("gain", gain, n.size, 0), checked<float>("shift", shift, n.size, 0),
+      checked<float>("mean", mean, n.size, 0), checked<float>("variance", variance, n.size, 0)};
+  float* places[] = {n.gain, n.shift, n.mean, n.variance};
+  for (std::size_t i = 0; i < n.size; ++i)
+    if (!(values[3][i] >= 0))
+      fail("variance[" + std::to_string(i) + "] is " + std::to_string(values[3][i]) +
+           ", expected at least 0");
+  for (std::size_t k = 0; k < 4; ++k) std::copy_n(values[k], n.size, places[k]);
 }
 
 }  // namespace
@@ -279,7 +282,9 @@ void bind_trainer(py::module_& m) {
            py::arg("goodness_loss") = "logistic", py::arg("label_position") = "append",
            py::arg("negatives") = "random", py::arg("threshold") = py::none(),
            py::arg("temperature") = 1.0, py::arg("symba_scale") = 4.0,
-           py::arg("peer_normalization") = 0.0)
+           py::arg("peer_normalization") = 0.0, py::arg("local_loss") = "pred",
+           py::arg("similarity_weight") = 0.99, py::arg("sim_projection") = false,
+           py::arg("batch_normalization") = false, py::arg("dropout") = 0.0)
       .def_property(
           "step", [](const BoundTrainer& b) { return b.trainer->step(); },
           [](BoundTrainer& b, std::uint64_t step) { b.trainer->set_step(step); })
@@ -292,13 +297,29 @@ void bind_trainer(py::module_& m) {
       .def("set_phase", &set_phase, py::arg("phase"))
       .def(
           "set_stage",
-          [](BoundTrainer& b, std::optional<std::size_t> stage) {
-            forward_forward(b).set_stage(stage);
-          },
+          [](BoundTrainer& b, std::optional<std::size_t> stage) { b.trainer->set_stage(stage); },
           py::arg("stage"))
       .def("predict_by", &predict_by, py::arg("x"), py::arg("out"), py::kw_only(),
-           py::arg("goodness"), py::arg("input_scale") = 1.0, py::arg("n_threads") = 0,
-           py::arg("logits") = false)
+           py::arg("goodness") = false, py::arg("sum_of_heads") = false,
+           py::arg("input_scale") = 1.0, py::arg("n_threads") = 0, py::arg("logits") = false)
+      .def(
+          "set_cache", [](BoundTrainer& b, bool on) { local_loss(b).set_cache(on); }, py::arg("on"))
+      .def("drop_cache", [](BoundTrainer& b) { local_loss(b).drop_cache(); })
+      .def_property_readonly("n_projections",
+                             [](const BoundTrainer& b) {
+                               const auto* t = dynamic_cast<LocalLoss*>(b.trainer.get());
+                               return t == nullptr ? 0 : t->n_projections();
+                             })
+      .def("projection", &projection, py::arg("layer"))
+      .def("set_projection", &set_projection, py::arg("layer"), py::arg("value"))
+      .def_property_readonly("n_norms",
+                             [](const BoundTrainer& b) {
+                               const auto* t = dynamic_cast<LocalLoss*>(b.trainer.get());
+                               return t == nullptr ? 0 : t->n_norms();
+                             })
+      .def("norm", &norm, py::arg("layer"))
+      .def("set_norm", &set_norm, py::arg("layer"), py::arg("gain"), py::arg("shift"),
+           py::arg("mean"), py::arg("variance"))
       .def_readonly("stopped", &BoundTrainer::stopped)
       .def("optimizer_state", &optimizer_state)
       .def("set_optimizer_state", &set_optimizer_state, py::arg("state"))

@@ -51,75 +51,79 @@ void DenseTrainer::to_signs(std::vector<float>& signal, const TrainingData& data
   }
 }
 
-void DenseTrainer::add_forward(std::size_t layer) {
-  const Layer& y = network_.layers()[layer];
-  const std::size_t row_bytes = row_stride(y.n_in, element_) * element_ * kernels_.tile_rows;
-  const Tiling t = tiling(batch_blocks().size(), y.n_panels,
-                          std::max<std::size_t>(kOperandBytes / row_bytes, 1));
-  if (layer + 1 == n_layers())
+Trainer::Tiling DenseTrainer::row_tiling(std::size_t n_in, std::size_t n_panels) const {
+  const std::size_t row_bytes = row_stride(n_in, element_) * element_ * kernels_.tile_rows;
+  return tiling(batch_blocks().size(), n_panels,
+                std::max<std::size_t>(kOperandBytes / row_bytes, 1));
+}
+
+void DenseTrainer::add_forward(std::size_t index) {
+  const Layer& y = network_.layer(index);
+  const Tiling t = forward_tiling(index);
+  if (is_output(index))
     for (std::size_t g = 0; g < t.n_groups; ++g)
       panels_left_[g].store(static_cast<std::uint32_t>(y.n_panels), std::memory_order_relaxed);
   add(
       t.n_groups * y.n_panels,
-      [](const void* self, std::size_t tile, const Worker&) {
-        self_of(self).forward(stage(self).layer, tile);
+      [](const void* self, std::size_t tile, const Worker& worker) {
+        self_of(self).forward(stage(self).layer, tile, worker);
       },
-      layer);
+      index);
 }
 
-void DenseTrainer::forward(std::size_t layer, std::size_t tile) const {
-  const Layer& y = network_.layers()[layer];
-  const bool last = layer + 1 == n_layers();
+product::ForwardArgs DenseTrainer::forward_args(std::size_t index, std::size_t tile) const {
+  const Layer& y = network_.layer(index);
+  const bool output = is_output(index);
   const std::size_t in_stride = row_stride(y.n_in, element_);
-  const std::size_t row_bytes = in_stride * element_ * kernels_.tile_rows;
   const std::vector<product::RowBlock>& blocks = batch_blocks();
-  const Tiling t =
-      tiling(blocks.size(), y.n_panels, std::max<std::size_t>(kOperandBytes / row_bytes, 1));
+  const Tiling t = forward_tiling(index);
   const std::size_t panel = tile % y.n_panels;  // panels pass, a group of rows stays
-  const std::size_t group = tile / y.n_panels;
-  const std::size_t first = group * t.blocks_per_group;
-  const std::size_t n_blocks = std::min(t.blocks_per_group, blocks.size() - first);
+  const std::size_t first = tile / y.n_panels * t.blocks_per_group;
   const std::size_t depth = divide_up(y.n_in, kernels_.depth_per_word);
-  const bool keep_a = !last && preactivation_[layer].size() > 0;
+  const bool keep_a = !output && preactivation_[index].size() > 0;
   const std::size_t next =
       panel + static_cast<std::size_t>(team_);  // the one this thread is likely to take next
-  product::ForwardArgs args{
-      .x = {layer == 0 ? x_[0].data() : hidden_[layer - 1].data(),
-            in_stride / kernels_.depth_per_word, depth, 0},
-      .panel = network_.forward_panel(layer, panel),
-      .next_panel = next < y.n_panels ? network_.forward_panel(layer, next) : nullptr,
-      .depth = depth,
-      .blocks = blocks.data() + first,
-      .n_blocks = n_blocks,
-      .n_columns = std::min(kPanel, y.n_out - panel * kPanel),
-      .bias = network_.parameters() + y.biases + panel * kPanel,
-      .scale = layer == 0 ? data().x.scale : 1.0f,
-      .activation = last ? formulas::Activation::identity : network_.activation(),
-      .h = last ? static_cast<void*>(error_.data() + panel * error_panel_stride())
-                : hidden_[layer].data() + panel * kPanel * element_,
-      .h_stride = last ? kPanel : hidden_stride(layer),
-      .preactivation = keep_a ? preactivation_[layer].data() + panel * kPanel : nullptr,
-      .preactivation_stride = y.n_panels * kPanel};
-  (last ? kernels_.forward_f32 : kernels_.forward)(args);
-  // The thread that finishes a row group's last panel turns its logits into e.
-  if (last && panels_left_[group].fetch_sub(1, std::memory_order_acq_rel) == 1)
-    finish_rows(first, n_blocks);
+  return {.x = {input_rows(index), in_stride / kernels_.depth_per_word, depth, 0},
+          .panel = network_.forward_panel(index, panel),
+          .next_panel = next < y.n_panels ? network_.forward_panel(index, next) : nullptr,
+          .depth = depth,
+          .blocks = blocks.data() + first,
+          .n_blocks = std::min(t.blocks_per_group, blocks.size() - first),
+          .n_columns = std::min(kPanel, y.n_out - panel * kPanel),
+          .bias = network_.parameters() + y.biases + panel * kPanel,
+          .scale = index == 0 ? data().x.scale : 1.0f,
+          .activation = output ? formulas::Activation::identity : network_.activation(),
+          .h = output ? static_cast<void*>(error_of(index) + panel * error_panel_stride())
+                      : hidden_[index].data() + panel * kPanel * element_,
+          .h_stride = output ? kPanel : hidden_stride(index),
+          .preactivation = keep_a ? preactivation_[index].data() + panel * kPanel : nullptr,
+          .preactivation_stride = y.n_panels * kPanel};
 }
 
-void DenseTrainer::finish_rows(std::size_t first_block, std::size_t n_blocks) const {
-  const std::vector<product::RowBlock>& blocks = batch_blocks();
-  const product::RowBlock end = blocks[first_block + n_blocks - 1];
+void DenseTrainer::forward(std::size_t index, std::size_t tile, const Worker&) const {
+  const product::ForwardArgs args = forward_args(index, tile);
+  if (!is_output(index)) return kernels_.forward(args);
+  kernels_.forward_f32(args);
+  // The thread that finishes a row group's last panel turns its logits into e.
+  const product::RowBlock end = args.blocks[args.n_blocks - 1];
+  const std::size_t group = tile / network_.layer(index).n_panels;
+  if (panels_left_[group].fetch_sub(1, std::memory_order_acq_rel) == 1)
+    finish_rows(index, args.blocks[0].row, std::size_t{end.row} + end.height);
+}
+
+void DenseTrainer::finish_rows(std::size_t index, std::size_t row_begin,
+                               std::size_t row_end) const {
   product::kernels().loss({.loss = network_.loss(),
-                           .logits = error_.data(),
+                           .logits = error_of(index),
                            .panel_stride = error_panel_stride(),
                            .n_outputs = network_.n_outputs(),
                            .labels = data().labels,
                            .targets = data().targets,
                            .weights = data().weights,
                            .order = batch_order(),
-                           .row_begin = blocks[first_block].row,
-                           .row_end = std::size_t{end.row} + end.height,
-                           .row_loss = row_loss_.data(),
+                           .row_begin = row_begin,
+                           .row_end = row_end,
+                           .row_loss = row_loss_of(index),
                            .error_t = error_t_.data(),
                            .error_t_stride = round_up(network_.n_outputs(), 2) * kPanel,
                            .error_pairs_t = error_pairs_t_.data(),
@@ -127,68 +131,85 @@ void DenseTrainer::finish_rows(std::size_t first_block, std::size_t n_blocks) co
                            .signal = signal()});
 }
 
-void DenseTrainer::add_pack(std::size_t layer) {
+void DenseTrainer::add_pack(std::size_t index) {
   add(
-      divide_up(input_blocks_[layer].size(), kPackBlocks),
+      divide_up(input_blocks(index).size(), kPackBlocks),
       [](const void* self, std::size_t tile, const Worker&) {
         self_of(self).pack(stage(self).layer, tile);
       },
-      layer);
+      index);
 }
 
-void DenseTrainer::pack(std::size_t layer, std::size_t tile) const {
-  const std::vector<product::RowBlock>& blocks = input_blocks_[layer];
+void DenseTrainer::pack(std::size_t index, std::size_t tile) const {
+  const std::vector<product::RowBlock>& blocks = input_blocks(index);
   const std::size_t first = tile * kPackBlocks;
-  kernels_.pack_columns({.dst = packed_[layer].data(),
-                         .src = layer == 0 ? x_[0].data() : hidden_[layer - 1].data(),
-                         .src_stride = row_stride(network_.layers()[layer].n_in, element_),
-                         .depth = n_,
-                         .blocks = blocks.data() + first,
-                         .n_blocks = std::min(kPackBlocks, blocks.size() - first)});
+  kernels_.pack_columns(
+      {.dst = packed_inputs(index),
+       .src = input_rows(index),
+       .src_stride = row_stride(network_.layers()[input_layer(index)].n_in, element_),
+       .depth = n_,
+       .blocks = blocks.data() + first,
+       .n_blocks = std::min(kPackBlocks, blocks.size() - first)});
 }
 
-void DenseTrainer::add_update(std::size_t layer) {
-  const Tiling t = tiling(input_blocks_[layer].size(), network_.layers()[layer].n_panels,
-                          std::numeric_limits<std::size_t>::max());
+Trainer::Tiling DenseTrainer::update_tiling(std::size_t index, std::size_t n_out) const {
+  return tiling(input_blocks(index).size(), divide_up(n_out, kPanel),
+                std::numeric_limits<std::size_t>::max());
+}
+
+void DenseTrainer::add_update(std::size_t index) {
+  const Layer& y = network_.layer(index);
   add(
-      t.n_groups * network_.layers()[layer].n_panels,
+      update_tiling(index, y.n_out).n_groups * y.n_panels,
       [](const void* self, std::size_t tile, const Worker& worker) {
         self_of(self).update(stage(self).layer, tile, worker);
       },
-      layer);
+      index);
 }
 
-void DenseTrainer::update(std::size_t layer, std::size_t tile, const Worker& worker) const {
-  const Layer& y = network_.layers()[layer];
-  const std::vector<product::RowBlock>& blocks = input_blocks_[layer];
-  const Tiling t = tiling(blocks.size(), y.n_panels, std::numeric_limits<std::size_t>::max());
+void DenseTrainer::update(std::size_t index, std::size_t tile, const Worker& worker) const {
+  const Layer& y = network_.layer(index);
   const std::size_t panel = tile % y.n_panels;
-  const std::size_t group = tile / y.n_panels;
-  const std::size_t first = group * t.blocks_per_group;
   float* column_sums = static_cast<float*>(worker.scratch);
   void* delta = column_sums + kPanel;
-  make_delta(layer, panel, delta, column_sums);
-  product::UpdateArgs args{.x_packed = packed_[layer].data(),
-                           .delta = delta,
-                           .depth = divide_up(n_, kernels_.depth_per_word),
-                           .blocks = blocks.data() + first,
-                           .n_blocks = std::min(t.blocks_per_group, blocks.size() - first),
-                           .n_columns = std::min(kPanel, y.n_out - panel * kPanel),
-                           .parameters = {network_.panel_parameters(layer, panel), {}},
-                           .n_parameters = 1,
-                           .step = step_constants(false, layer == 0)};
+  make_delta(index, panel, delta, column_sums);
+  product::UpdateArgs args =
+      update_args(index, y.n_out, tile, delta, network_.panel_parameters(index, panel));
   state_.attach(args.parameters[0], y.weights + panel * y.panel_size());
-  add_update_targets(layer, panel, args);
+  add_update_targets(index, panel, args);
   kernels_.update(args);
-  if (group != 0) return;
-  update_vector(y.biases + panel * kPanel, column_sums, kPanel, step_constants(true, layer == 0));
+  if (tile < y.n_panels) update_biases(index, panel, column_sums);
+}
+
+product::UpdateArgs DenseTrainer::update_args(std::size_t index, std::size_t n_out,
+                                              std::size_t tile, const void* delta,
+                                              const product::Parameters& parameters) const {
+  const std::vector<product::RowBlock>& blocks = input_blocks(index);
+  const Tiling t = update_tiling(index, n_out);
+  const std::size_t n_panels = divide_up(n_out, kPanel);
+  const std::size_t first = tile / n_panels * t.blocks_per_group;
+  return {.x_packed = packed_inputs(index),
+          .delta = delta,
+          .depth = divide_up(n_, kernels_.depth_per_word),
+          .blocks = blocks.data() + first,
+          .n_blocks = std::min(t.blocks_per_group, blocks.size() - first),
+          .n_columns = std::min(kPanel, n_out - tile % n_panels * kPanel),
+          .parameters = {parameters, {}},
+          .n_parameters = 1,
+          .step = step_constants(false, index == 0)};
+}
+
+void DenseTrainer::update_biases(std::size_t index, std::size_t panel,
+                                 const float* column_sums) const {
+  update_vector(network_.layer(index).biases + panel * kPanel, column_sums, kPanel,
+                step_constants(true, index == 0));
 }
 
 product::ProjectArgs DenseTrainer::project_args(std::size_t layer, std::size_t panel, void* delta,
                                                 float* column_sums) const {
-  const Layer& y = network_.layers()[layer];
+  const Layer& y = network_.layer(layer);
   const std::vector<product::RowBlock>& blocks = batch_blocks_f32();
-  product::ProjectArgs args{.signal = {error_.data(), kPanel, kPanel, error_panel_stride()},
+  product::ProjectArgs args{.signal = {error_of(layer), kPanel, kPanel, error_panel_stride()},
                             .feedback = nullptr,
                             .depth = network_.n_outputs(),
                             .blocks = blocks.data(),
@@ -201,8 +222,8 @@ product::ProjectArgs DenseTrainer::project_args(std::size_t layer, std::size_t p
                             .preactivation_stride = 0,
                             .delta = delta,
                             .column_sums = column_sums};
-  if (layer + 1 == n_layers()) {
-    args.signal.data = error_.data() + panel * error_panel_stride();
+  if (is_output(layer)) {
+    args.signal.data = error_of(layer) + panel * error_panel_stride();
     return args;
   }
   args.activation = network_.activation();

@@ -18,6 +18,7 @@ class DenseTrainer : public Trainer {
 
  protected:
   DenseTrainer(Network& network, const TrainerOptions& options);
+  void prepare_epoch() override;
 
   // Writes delta of weights layer l, columns of a panel, as the update's vector operand, with its column sums.
   virtual void make_delta(std::size_t layer, std::size_t panel, void* delta,
@@ -32,15 +33,40 @@ class DenseTrainer : public Trainer {
     return column_sums + (padded_batch_ + 2) * product::kPanel;
   }
   virtual void add_update_targets(std::size_t, std::size_t, product::UpdateArgs&) const {}
+  // Heads (network.h) come after the layers: the layer whose inputs weights `index` reads, the rows and their packed transpose.
+  virtual std::size_t input_layer(std::size_t index) const { return index; }
+  virtual const char* input_rows(std::size_t index) const {
+    const std::size_t l = input_layer(index);
+    return l == 0 ? x_[0].data() : hidden_[l - 1].data();
+  }
+  virtual char* packed_inputs(std::size_t index) const {
+    return packed_[input_layer(index)].data();
+  }
+  virtual float* error_of(std::size_t) const { return error_.data(); }  // logits, then e
+  virtual float* row_loss_of(std::size_t) const { return row_loss_.data(); }
+  virtual Tiling forward_tiling(std::size_t index) const {
+    return row_tiling(network_.layer(index).n_in, network_.layer(index).n_panels);
+  }
+  virtual void forward(std::size_t index, std::size_t tile, const Worker& worker) const;
+  virtual void finish_rows(std::size_t index, std::size_t row_begin, std::size_t row_end) const;
+  virtual void update_biases(std::size_t index, std::size_t panel, const float* column_sums) const;
+  bool is_output(std::size_t index) const { return index + 1 >= n_layers(); }
   // What the rule projects to the hidden layers, given e; both [n, n_outputs] row-major.
   virtual void plain_signal(std::vector<float>& signal, const TrainingData& data) const;
   static void to_signs(std::vector<float>& signal,
                        const TrainingData& data);  // times the sample weights
 
-  void add_forward(std::size_t layer);
-  void add_pack(std::size_t layer);  // the update's operand: the inputs of `layer`
-  void add_update(std::size_t layer);
+  void add_forward(std::size_t index);
+  void add_pack(std::size_t index);  // the update's operand: the inputs of `index`
+  void add_update(std::size_t index);
 
+  // How the rows of a forward product are cut: its broadcast operand stays in L2.
+  Tiling row_tiling(std::size_t n_in, std::size_t n_panels) const;
+  product::ForwardArgs forward_args(std::size_t index, std::size_t tile) const;
+  // Tiles of a weight product with the inputs of `index`: its n_out columns, or those of another array that reads them.
+  Tiling update_tiling(std::size_t index, std::size_t n_out) const;
+  product::UpdateArgs update_args(std::size_t index, std::size_t n_out, std::size_t tile,
+                                  const void* delta, const product::Parameters& parameters) const;
   product::ProjectArgs project_args(std::size_t layer, std::size_t panel, void* delta,
                                     float* column_sums) const;
   std::size_t error_panel_stride() const { return padded_batch_ * product::kPanel; }
@@ -50,8 +76,8 @@ class DenseTrainer : public Trainer {
   std::size_t hidden_stride(std::size_t layer) const {
     return row_stride(network_.layers()[layer].n_out, element_);
   }
-  const std::vector<product::RowBlock>& input_blocks(std::size_t layer) const {
-    return input_blocks_[layer];
+  const std::vector<product::RowBlock>& input_blocks(std::size_t index) const {
+    return input_blocks_[input_layer(index)];
   }
   const std::vector<product::RowBlock>& batch_blocks() const {
     return is_full() ? full_blocks_ : tail_blocks_;
@@ -71,14 +97,11 @@ class DenseTrainer : public Trainer {
   static const DenseTrainer& self_of(const void* self) {
     return static_cast<const DenseTrainer&>(*stage(self).trainer);
   }
-  void prepare_epoch() override;
   std::size_t scratch_bytes() const override {
     return (padded_batch_ + 2) * product::kPanel * sizeof(float) + extra_scratch_bytes();
   }
-  void forward(std::size_t layer, std::size_t tile) const;
-  void pack(std::size_t layer, std::size_t tile) const;
-  void update(std::size_t layer, std::size_t tile, const Worker& worker) const;
-  void finish_rows(std::size_t first_block, std::size_t n_blocks) const;
+  void pack(std::size_t index, std::size_t tile) const;
+  void update(std::size_t index, std::size_t tile, const Worker& worker) const;
 
   std::vector<product::RowBlock> full_blocks_, tail_blocks_, full_blocks_f32_, tail_blocks_f32_;
   std::vector<std::vector<product::RowBlock>> input_blocks_;   // rows of W of each layer

@@ -56,7 +56,7 @@ class ForwardForward final : public Trainer {
 
   void set_phase(FfPhase phase) { phase_kind_ = phase; }
   // Greedy training: layer `stage` alone, or the heads alone (stage = number of hidden layers); none: all at once.
-  void set_stage(std::optional<std::size_t> stage);
+  void set_stage(std::optional<std::size_t> stage) override;
   std::vector<StateArray> state_arrays() const override;
 
   // out [x.rows, n_outputs]: what the heads say of the neutral pass, or the goodness of every label.

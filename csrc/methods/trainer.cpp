@@ -75,9 +75,9 @@ Trainer::Trainer(Network& network, const TrainerOptions& options, std::size_t n_
   // A step is some four phases; each must be worth its threads.
   team_ = threads_for(options.n_threads, static_cast<double>(network.n_params()) *
                                              static_cast<double>(options.batch_size));
-  const std::size_t n = network.layers().size() + network.heads().size();
+  const std::size_t n = 2 * network.layers().size();  // a head each, at most
   for (std::size_t l = 0; l < n; ++l) stages_.push_back({this, l});
-  plans_.reserve(4 * n + 8);
+  plans_.reserve(2 * n + 8);
 }
 
 Trainer::~Trainer() = default;
@@ -87,6 +87,9 @@ void Trainer::get_feedback(std::size_t, float*) const {
 }
 void Trainer::set_feedback(std::size_t, const float*) {
   fail("this method has no feedback that can be set");
+}
+void Trainer::set_stage(std::optional<std::size_t>) {
+  fail("this method trains all layers at once: it has no stages");
 }
 std::vector<Trainer::Alignment> Trainer::alignment(const TrainingData&) const {
   fail("this method has no alignment with backprop: its layers do not see the output's error");

@@ -10,6 +10,7 @@
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -88,6 +89,9 @@ class Trainer : private PhaseSource {
   virtual std::vector<StateArray> state_arrays() const;
   static void get_state(const StateArray& array, float* out);
   static void set_state(const StateArray& array, const float* value);
+
+  // Greedy training: hidden layer `stage` alone with its head; none: all at once. Throws Error where the method has no stages.
+  virtual void set_stage(std::optional<std::size_t> stage);
 
   // Per hidden layer: angle in degrees to backprop's delta on these rows, and the ratio of the norms. Throws Error where the
   // method has no such delta.

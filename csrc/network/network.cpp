@@ -185,9 +185,14 @@ namespace {
 // Runs some rows through all layers, in one thread's memory.
 class Prediction {
  public:
-  Prediction(const Network& network, const InputView& x, float* out, bool logits,
+  Prediction(const Network& network, const InputView& x, float* out, bool logits, bool sums_heads,
              std::size_t n_rows)
-      : network_(network), x_(x), out_(out), logits_(logits), chunk_(n_rows) {
+      : network_(network),
+        x_(x),
+        out_(out),
+        logits_(logits),
+        n_heads_(sums_heads ? network.heads().size() : 0),
+        chunk_(n_rows) {
     element_ = network.compute() == Compute::bfloat16 ? 2 : 4;
     for (std::size_t i = 0; i + 1 < network.sizes().size(); ++i)
       widest_ = std::max(widest_, row_stride(network.sizes()[i], element_));
@@ -203,7 +208,7 @@ class Prediction {
     return round_up(checked_product(chunk_, widest_, element_), 64);
   }
   std::size_t scratch_bytes() const {
-    return 2 * hidden_bytes() + network_.layers().back().n_panels * chunk_ * kPanel * sizeof(float);
+    return 2 * hidden_bytes() + (n_heads_ > 0 ? 2 : 1) * logits_size() * sizeof(float);
   }
 
   void run(std::size_t chunk, void* scratch) const {
@@ -220,32 +225,19 @@ class Prediction {
     (x_.type == InputType::u8    ? k.gather_u8
      : x_.type == InputType::f32 ? k.gather_f32
                                  : k.gather_f64)(gather, 0, rows);
+    float* head_logits = logits + logits_size();
+    std::fill_n(head_logits, n_heads_ > 0 ? logits_size() : 0, 0.0f);
     for (std::size_t l = 0; l < n_layers; ++l) {
-      const Layer& layer = network_.layers()[l];
       const bool last = l + 1 == n_layers;
-      const std::size_t stride = row_stride(layer.n_in, element_) / k.depth_per_word;
-      const std::size_t depth = divide_up(layer.n_in, k.depth_per_word);
-      const std::size_t out_stride = last ? kPanel : row_stride(layer.n_out, element_);
-      for (std::size_t p = 0; p < layer.n_panels; ++p) {
-        product::ForwardArgs args{
-            .x = {h[l % 2], stride, depth, 0},
-            .panel = network_.forward_panel(l, p),
-            .next_panel = p + 1 < layer.n_panels ? network_.forward_panel(l, p + 1) : nullptr,
-            .depth = depth,
-            .blocks = blocks.data(),
-            .n_blocks = blocks.size(),
-            .n_columns = std::min(kPanel, layer.n_out - p * kPanel),
-            .bias = network_.parameters() + layer.biases + p * kPanel,
-            .scale = l == 0 ? x_.scale : 1.0f,
-            .activation = last ? formulas::Activation::identity : network_.activation(),
-            .h = last ? static_cast<void*>(logits + p * chunk_ * kPanel)
-                      : h[(l + 1) % 2] + p * kPanel * element_,
-            .h_stride = out_stride,
-            .preactivation = nullptr,
-            .preactivation_stride = 0};
-        (last ? k.forward_f32 : k.forward)(args);
+      // Heads come after the layers, from hidden layer first_head on.
+      if (l > network_.first_head() && !last && n_heads_ > 0) {
+        multiply(n_layers + l - 1 - network_.first_head(), h[l % 2], 1, blocks, logits, nullptr);
+        for (std::size_t i = 0; i < logits_size(); ++i) head_logits[i] += logits[i];
       }
+      multiply(l, h[l % 2], l == 0 ? x_.scale : 1.0f, blocks, last ? logits : nullptr,
+               h[(l + 1) % 2]);
     }
+    for (std::size_t i = 0; n_heads_ > 0 && i < logits_size(); ++i) logits[i] += head_logits[i];
     product::kernels().output({.loss = network_.loss(),
                                .logits = logits,
                                .panel_stride = chunk_ * kPanel,
@@ -256,10 +248,41 @@ class Prediction {
   }
 
  private:
+  std::size_t logits_size() const { return network_.layers().back().n_panels * chunk_ * kPanel; }
+
+  // Rows through weights `index`: to logits in panels, or to activations.
+  void multiply(std::size_t index, const char* rows, float scale,
+                const std::vector<product::RowBlock>& blocks, float* logits, char* h) const {
+    const product::DtypeKernels& k = network_.kernels();
+    const Layer& layer = network_.layer(index);
+    const std::size_t stride = row_stride(layer.n_in, element_) / k.depth_per_word;
+    const std::size_t depth = divide_up(layer.n_in, k.depth_per_word);
+    for (std::size_t p = 0; p < layer.n_panels; ++p) {
+      const product::ForwardArgs args{
+          .x = {rows, stride, depth, 0},
+          .panel = network_.forward_panel(index, p),
+          .next_panel = p + 1 < layer.n_panels ? network_.forward_panel(index, p + 1) : nullptr,
+          .depth = depth,
+          .blocks = blocks.data(),
+          .n_blocks = blocks.size(),
+          .n_columns = std::min(kPanel, layer.n_out - p * kPanel),
+          .bias = network_.parameters() + layer.biases + p * kPanel,
+          .scale = scale,
+          .activation = logits != nullptr ? formulas::Activation::identity : network_.activation(),
+          .h = logits != nullptr ? static_cast<void*>(logits + p * chunk_ * kPanel)
+                                 : h + p * kPanel * element_,
+          .h_stride = logits != nullptr ? kPanel : row_stride(layer.n_out, element_),
+          .preactivation = nullptr,
+          .preactivation_stride = 0};
+      (logits != nullptr ? k.forward_f32 : k.forward)(args);
+    }
+  }
+
   const Network& network_;
   const InputView& x_;
   float* out_;
   bool logits_;
+  std::size_t n_heads_;  // that are added to the output layer
   std::size_t element_ = 4;
   std::size_t widest_ = kPanel;
   std::size_t chunk_;
@@ -268,14 +291,15 @@ class Prediction {
 
 }  // namespace
 
-void Network::predict(const InputView& x, float* out, bool logits, int n_threads) const {
+void Network::predict(const InputView& x, float* out, bool logits, int n_threads,
+                      bool sum_of_heads) const {
   if (x.columns != sizes_[0])
     fail("x has " + std::to_string(x.columns) + " columns, the network was made for " +
          std::to_string(sizes_[0]));
   const int threads =
       threads_for(n_threads, 2.0 * static_cast<double>(x.rows) * static_cast<double>(n_params()));
   if (x.rows == 0) return;
-  const Prediction prediction(*this, x, out, logits,
+  const Prediction prediction(*this, x, out, logits, sum_of_heads,
                               divide_up(x.rows, static_cast<std::size_t>(threads)));
   std::vector<Buffer<char>> memory;
   std::vector<void*> scratch;

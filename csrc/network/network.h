@@ -81,7 +81,9 @@ class Network {
 
   // out [x.rows, n_outputs] row-major: probabilities (softmax, sigmoid) or values; logits when asked. A row's result does
   // not depend on the rows beside it. Memory: two activations of some 100 rows a thread.
-  void predict(const InputView& x, float* out, bool logits, int n_threads) const;
+  // sum_of_heads: by the sum of all heads' logits, not the output layer's alone.
+  void predict(const InputView& x, float* out, bool logits, int n_threads,
+               bool sum_of_heads = false) const;
 
   // Packed access for the methods.
   float* parameters() const { return parameters_.data(); }

@@ -230,6 +230,24 @@ template <class M, std::size_t R, std::size_t NV>
   }
 }
 
+// Rows of one vector of columns, each as row(i) makes it.
+template <class M, class F>
+[[gnu::always_inline]] inline void store_rows(void* panel, std::size_t n_rows, std::size_t column,
+                                              const F& row) {
+  using V = typename M::Sum;
+  for (std::size_t i = 0; i < n_rows; i += 2) {
+    const V even = row(i);
+    if (i + 1 < n_rows) {
+      const V odd = row(i + 1);
+      const V c[2][1] = {{even}, {odd}};
+      store_delta<M>(panel, c, i, column);
+    } else {
+      const V c[1][1] = {{even}};
+      store_delta<M>(panel, c, i, column);
+    }
+  }
+}
+
 // delta = c * f'(a); its column sums are the bias gradient. M says in which type delta and h are kept.
 template <class Isa, class M>
 struct ProjectEpilogue {

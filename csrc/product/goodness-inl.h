@@ -38,7 +38,7 @@ struct GoodnessRows {
         }
         return factor * total;
       };
-      store_rows(args.delta, args.n_rows, j, row);
+      store_rows<M>(args.delta, args.n_rows, j, row);
       sum.store(args.column_sums + j);
     }
   }
@@ -63,7 +63,7 @@ struct GoodnessRows {
         sum = sum + v;
         return V::set(args.row_factor[i]) * v;
       };
-      store_rows(args.delta, args.n_rows, j, row);
+      store_rows<M>(args.delta, args.n_rows, j, row);
       sum.store(args.column_sums + j);
     }
   }
@@ -128,23 +128,6 @@ struct GoodnessRows {
       v.store_bf16_partial(p, left);
     else
       v.store_partial(p, left);
-  }
-
-  // Rows of one vector of columns, in pairs as bf16 wants them.
-  template <class F>
-  [[gnu::always_inline]] static void store_rows(void* panel, std::size_t n_rows, std::size_t column,
-                                                const F& row) {
-    for (std::size_t i = 0; i < n_rows; i += 2) {
-      const V even = row(i);
-      if (i + 1 < n_rows) {
-        const V odd = row(i + 1);
-        const V c[2][1] = {{even}, {odd}};
-        store_delta<M>(panel, c, i, column);
-      } else {
-        const V c[1][1] = {{even}};
-        store_delta<M>(panel, c, i, column);
-      }
-    }
   }
 };
 

@@ -208,6 +208,99 @@ struct GroupNormArgs {
   float* squares;  // [rows][n_groups]
 };
 
+// Rows of up to 32 samples, each centred by its own mean: the vector operand [n_columns][32] of a product over the columns.
+struct CenterArgs {
+  const void* rows;
+  std::size_t stride;
+  std::size_t n_columns;
+  std::size_t n_rows;  // 1..32; the operand's other columns become zero
+  float tiny;          // the smallest norm
+  void* panel;
+  float* mean;          // of each row; 32 values, zero beyond n_rows
+  float* inverse_norm;  // 1 / the norm of each centred row, likewise
+};
+
+// The same rows as the feedback of a product over samples: 32 columns, float [n_rows][32].
+struct CenteredColumnsArgs {
+  float* out;
+  const void* rows;  // of the panel's first column
+  std::size_t stride;
+  std::size_t n_rows;
+  std::size_t n_columns;  // 1..32; the rest becomes zero
+  const float* mean;
+};
+
+// What a mean squared error of cosines sends back, for some rows of samples. With R_ij = products_ij / (norm_i norm_j) and
+// E = R - targets:  factor_ij = (scale_i weight_j E_ij - [i = j] sum_k scale_i weight_k E_ik R_ik) / (norm_i norm_j).
+// All three matrices are panels [batch / 32][panel_stride / 32][32]. Products are read on and above the diagonal's panels, and
+// below from the transposed place.
+struct SimilarityArgs {
+  float* factor;
+  const float* products;
+  const float* targets;
+  std::size_t panel_stride;  // floats between panels
+  std::size_t n_rows;        // the whole matrix
+  std::size_t row_begin;
+  std::size_t row_end;
+  const float* inverse_norm;  // zero beyond n_rows, up to whole panels
+  const float* weight;        // likewise
+  float scale;                // scale_i = scale weight_i
+  float* row_loss;            // scale_i / 4 sum_j weight_j E_ij^2
+};
+
+// Batch normalization of one panel of units, all rows of the batch: statistics, then the affine map and the activation.
+struct MomentsArgs {
+  const float* a;  // of the panel's first column
+  std::size_t a_stride;
+  std::size_t n_rows;
+  float* mean;      // 32 values
+  float* variance;  // biased
+};
+
+// a <- (a - mean) * inverse, h = f(gain a + shift).
+struct NormalizeArgs {
+  float* a;
+  std::size_t a_stride;
+  std::size_t n_rows;
+  const float* mean;
+  const float* inverse;
+  const float* gain;
+  const float* shift;
+  formulas::Activation activation;
+  void* h;
+  std::size_t h_stride;
+  float* preactivation;  // gain a + shift, or null
+  std::size_t preactivation_stride;
+};
+
+// Its derivative: delta of a panel from d loss / d h, where all rows of the batch went into the statistics.
+struct NormalizeDeltaArgs {
+  float* gradient;  // [n_rows][32], by h; by f's argument afterwards
+  std::size_t n_rows;
+  formulas::Activation activation;
+  const void* h;
+  std::size_t h_stride;
+  const float* preactivation;
+  std::size_t preactivation_stride;
+  const float* normalized;  // what NormalizeArgs left in a
+  std::size_t normalized_stride;
+  const float* factor;  // gain * inverse
+  void* delta;
+  float* gain_gradient;
+  float* shift_gradient;
+};
+
+// dst = src * scale where the uniform number is at least `bound`, else 0; 32 columns.
+struct DropoutArgs {
+  void* dst;
+  const void* src;
+  std::size_t stride;
+  std::size_t n_rows;
+  const float* uniform;  // [n_rows][32]
+  float bound;
+  float scale;
+};
+
 // One parameter array as the update sees it: a panel [n_in][32] and what belongs to it.
 struct Parameters {
   float* value = nullptr;
@@ -289,6 +382,11 @@ struct DtypeKernels {
   void (*goodness_delta)(const GoodnessDeltaArgs&);
   void (*group_delta)(const GroupDeltaArgs&);
   void (*group_norm)(const GroupNormArgs&);
+  void (*center)(const CenterArgs&);
+  void (*centered_columns)(const CenteredColumnsArgs&);
+  void (*normalize)(const NormalizeArgs&);
+  void (*normalize_delta)(const NormalizeDeltaArgs&);
+  void (*dropout)(const DropoutArgs&);
   // Of rows in the compute type: sums of squares along each, and sums of 32 columns.
   void (*row_squares)(float* out, const void* rows, std::size_t stride, std::size_t n_columns,
                       std::size_t n_rows);
@@ -309,6 +407,8 @@ struct Kernels {
   void (*vector_update)(const VectorUpdateArgs&);
   void (*loss)(const LossArgs&);
   void (*output)(const OutputArgs&);
+  void (*similarity)(const SimilarityArgs&);
+  void (*moments)(const MomentsArgs&);
   // Writes the bf16 shadows of a panel [n_in][32] that was set from outside.
   void (*make_shadows)(const Parameters&, std::size_t n_in);
   // sign(W) * magnitude for the sign-symmetric rules: a panel's rows, magnitude null: the constant `scale`.

@@ -3,9 +3,11 @@
 // are those of run_block(). Compiled once per instruction set by product_<isa>.cpp.
 #pragma once
 
+#include "product/batch_norm-inl.h"
 #include "product/goodness-inl.h"
 #include "product/loss-inl.h"
 #include "product/pack-inl.h"
+#include "product/similarity-inl.h"
 
 namespace bpfree::product {
 
@@ -270,6 +272,11 @@ DtypeKernels make_dtype_kernels() {
       .goodness_delta = GoodnessRows<Isa, M>::delta,
       .group_delta = GoodnessRows<Isa, M>::group_delta,
       .group_norm = GoodnessRows<Isa, M>::group_norm,
+      .center = CenteredRows<Isa, M>::center,
+      .centered_columns = CenteredRows<Isa, M>::columns,
+      .normalize = BatchNorm<Isa, M>::normalize,
+      .normalize_delta = BatchNorm<Isa, M>::delta,
+      .dropout = BatchNorm<Isa, M>::dropout,
       .row_squares = GoodnessRows<Isa, M>::row_squares,
       .column_sums = GoodnessRows<Isa, M>::column_sums,
   };
@@ -287,6 +294,8 @@ Kernels make_kernels() {
       .vector_update = Elementwise<Isa>::vector_update,
       .loss = OutputRows<Isa>::loss,
       .output = OutputRows<Isa>::output,
+      .similarity = SimilarityRows<Isa>::run,
+      .moments = ColumnMoments<Isa>::run,
       .make_shadows = Elementwise<Isa>::make_shadows,
       .sign_of = Elementwise<Isa>::sign_of,
       .to_bf16 = Elementwise<Isa>::to_bf16,

@@ -10,10 +10,13 @@ import numpy as np
 import pytest
 from oracle.feedback import LAYERWISE, RULES
 from problems import (
+    LOCAL_LOSSES,
     SOLVERS,
     all_feedback,
+    all_local,
     all_parameters,
     data,
+    first_head,
     make_network,
     method_options,
     parameters,
@@ -27,7 +30,10 @@ LEARNED = ("kolen_pollack", "direct_kolen_pollack")
 
 def start(rule, weights=None, biases=None, **options):
     drawn = parameters(SIZES, 0)
-    network = make_network(weights or drawn[0], biases or drawn[1], "tanh", "softmax_cross_entropy")
+    network = make_network(
+        weights or drawn[0], biases or drawn[1], "tanh", "softmax_cross_entropy",
+        first_head=first_head(rule),
+    )  # fmt: skip
     return network, core.Trainer(network, batch_size=16, seed=9, **method_options(rule), **options)
 
 
@@ -57,6 +63,37 @@ def test_resume_equals_never_having_stopped(rule, solver):
     for p, q in zip(all_parameters(network), all_parameters(other_network), strict=True):
         np.testing.assert_array_equal(p, q)
     for p, q in zip(all_feedback(trainer), all_feedback(other), strict=True):
+        np.testing.assert_array_equal(p, q)
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+@pytest.mark.parametrize("rule", LOCAL_LOSSES)
+def test_resume_of_local_losses(rule, solver):
+    """Heads, projections and batch normalizations are copied too; their state is the solver's."""
+    network, trainer = start(rule, **SOLVERS[solver])
+    epochs(trainer, range(3))
+    n = len(SIZES) - 1
+    kept, local = all_parameters(network), all_local(trainer)
+    state, step = trainer.optimizer_state(), trainer.step
+    epochs(trainer, range(3, 6))
+
+    other_network, other = start(rule, **SOLVERS[solver])
+    n += network.n_heads
+    for k in range(n):
+        other_network.set_weights(k, kept[k])
+        other_network.set_biases(k, kept[n + k])
+    for k in range(trainer.n_projections):
+        other.set_projection(k, local[k])
+    for k in range(trainer.n_norms):
+        other.set_norm(k, *local[trainer.n_projections + 4 * k :][:4])
+    other.set_optimizer_state(state)
+    other.step = step
+    epochs(other, range(3, 6))
+    for p, q in zip(
+        [*all_parameters(network), *all_local(trainer)],
+        [*all_parameters(other_network), *all_local(other)],
+        strict=True,
+    ):
         np.testing.assert_array_equal(p, q)
 
 

@@ -10,11 +10,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 from oracle.feedback import RULES
-from problems import all_feedback, all_parameters, data, make_network, method_options, parameters
+from problems import (
+    LOCAL_LOSSES,
+    all_feedback,
+    all_local,
+    all_parameters,
+    data,
+    first_head,
+    make_network,
+    method_options,
+    parameters,
+)
 
 from bpfree_fast import _core as core
 
-METHODS = ("backprop", *RULES)
+METHODS = ("backprop", *RULES, *LOCAL_LOSSES)
 # Work enough that seven threads are worth it (a thread per 1e6 products), and sizes that neither
 # panels nor tiles divide.
 SIZES = [70, 260, 190, 10]
@@ -23,7 +33,9 @@ SIZES = [70, 260, 190, 10]
 def train(rule, n_threads, *, dtype="float32", sizes=SIZES, batch_size=121, steps=50, **options):
     """All parameters, feedback and losses after some epochs of five steps."""
     weights, biases = parameters(sizes, 0)
-    network = make_network(weights, biases, "relu", "softmax_cross_entropy", dtype)
+    network = make_network(
+        weights, biases, "relu", "softmax_cross_entropy", dtype, first_head(rule)
+    )
     options = {"weight_decay": 0.01} | options
     trainer = core.Trainer(
         network, n_threads=n_threads, batch_size=batch_size, **method_options(rule), **options
@@ -33,7 +45,8 @@ def train(rule, n_threads, *, dtype="float32", sizes=SIZES, batch_size=121, step
         trainer.run_epoch(x, y, w, epoch=epoch, learning_rate=1e-3) for epoch in range(steps // 5)
     ]
     assert trainer.step == steps
-    return [*all_parameters(network), *all_feedback(trainer), np.array(losses)]
+    learned = [*all_feedback(trainer), *all_local(trainer)]
+    return [*all_parameters(network), *learned, np.array(losses)]
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])

@@ -1,0 +1,71 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#include "bindings/trainer_options.h"
+
+#include "bindings/bindings.h"
+
+namespace bpfree::bindings {
+
+FeedbackOptions feedback_options(const std::string& rule, const std::string& error_signal,
+                                 const std::string& distribution, double scale) {
+  FeedbackOptions options;
+  options.rule =
+      named<FeedbackRule, 8>("feedback", rule,
+                             {{{"direct", FeedbackRule::direct},
+                               {"layerwise", FeedbackRule::layerwise},
+                               {"sign_symmetric", FeedbackRule::sign_symmetric},
+                               {"sign_symmetric_batchwise", FeedbackRule::sign_symmetric_batchwise},
+                               {"sign_symmetric_fixed", FeedbackRule::sign_symmetric_fixed},
+                               {"kolen_pollack", FeedbackRule::kolen_pollack},
+                               {"direct_kolen_pollack", FeedbackRule::direct_kolen_pollack},
+                               {"target", FeedbackRule::target}}});
+  options.error_signal = named<ErrorSignal, 2>(
+      "error_signal", error_signal, {{{"exact", ErrorSignal::exact}, {"sign", ErrorSignal::sign}}});
+  options.distribution = distribution_named("feedback_distribution", distribution);
+  options.scale = static_cast<float>(scale);
+  return options;
+}
+
+ForwardForwardOptions forward_forward_options(const std::string& goodness, const std::string& loss,
+                                              const std::string& label_position,
+                                              const std::string& negatives,
+                                              std::optional<double> threshold, double temperature,
+                                              double symba_scale, double peer_normalization) {
+  using formulas::Goodness, formulas::GoodnessLoss;
+  ForwardForwardOptions options;
+  options.goodness = named<Goodness, 4>("goodness", goodness,
+                                        {{{"sum", Goodness::sum},
+                                          {"mean", Goodness::mean},
+                                          {"grouped_squares", Goodness::grouped_squares},
+                                          {"grouped_mean", Goodness::grouped_mean}}});
+  options.loss = named<GoodnessLoss, 2>(
+      "goodness_loss", loss,
+      {{{"logistic", GoodnessLoss::logistic}, {"symba", GoodnessLoss::symba}}});
+  options.label_position = named<LabelPosition, 3>("label_position", label_position,
+                                                   {{{"append", LabelPosition::append},
+                                                     {"overwrite", LabelPosition::overwrite},
+                                                     {"none", LabelPosition::none}}});
+  options.negatives = named<Negatives, 3>(
+      "negatives", negatives,
+      {{{"random", Negatives::random}, {"hard", Negatives::hard}, {"given", Negatives::given}}});
+  if (threshold) options.threshold = static_cast<float>(*threshold);
+  options.temperature = static_cast<float>(temperature);
+  options.symba_scale = static_cast<float>(symba_scale);
+  options.peer_normalization = static_cast<float>(peer_normalization);
+  return options;
+}
+
+LocalLossOptions local_loss_options(const std::string& kind, double similarity_weight,
+                                    bool sim_projection, bool batch_normalization, double dropout) {
+  LocalLossOptions options;
+  options.kind = named<LocalLossKind, 3>("local_loss", kind,
+                                         {{{"pred", LocalLossKind::pred},
+                                           {"sim", LocalLossKind::sim},
+                                           {"predsim", LocalLossKind::predsim}}});
+  options.similarity_weight = static_cast<float>(similarity_weight);
+  options.sim_projection = sim_projection;
+  options.batch_normalization = batch_normalization;
+  options.dropout = static_cast<float>(dropout);
+  return options;
+}
+
+}  // namespace bpfree::bindings

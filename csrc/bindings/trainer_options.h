@@ -1,0 +1,26 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// The names that Python gives a method's options, as the core's enums.
+#pragma once
+
+#include <optional>
+#include <string>
+
+#include "methods/feedback.h"
+#include "methods/forward_forward.h"
+#include "methods/local_loss.h"
+
+namespace bpfree::bindings {
+
+FeedbackOptions feedback_options(const std::string& rule, const std::string& error_signal,
+                                 const std::string& distribution, double scale);
+
+ForwardForwardOptions forward_forward_options(const std::string& goodness, const std::string& loss,
+                                              const std::string& label_position,
+                                              const std::string& negatives,
+                                              std::optional<double> threshold, double temperature,
+                                              double symba_scale, double peer_normalization);
+
+LocalLossOptions local_loss_options(const std::string& kind, double similarity_weight,
+                                    bool sim_projection, bool batch_normalization, double dropout);
+
+}  // namespace bpfree::bindings

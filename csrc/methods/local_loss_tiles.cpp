@@ -1,0 +1,246 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// The tiles of a local-loss step along a layer: its product with batch normalization and dropout, its delta and updates.
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+
+#include "methods/local_loss.h"
+#include "random/random.h"
+
+namespace bpfree {
+
+using product::kPanel;
+
+namespace {
+
+constexpr float kNormMomentum = 0.1f;  // of the running statistics
+
+// Rows first.. of an array in panels [n_columns / 32][n_rows][32] as columns: out [n_columns][32], zero beyond n.
+void transpose_rows(float* out, const float* panels, std::size_t n_rows, std::size_t n_columns,
+                    std::size_t first, std::size_t n) {
+  for (std::size_t c = 0; c < n_columns; ++c) {
+    const float* from = panels + c / kPanel * n_rows * kPanel + first * kPanel + c % kPanel;
+    float* row = out + c * kPanel;
+    for (std::size_t j = 0; j < kPanel; ++j) row[j] = j < n ? from[j * kPanel] : 0.0f;
+  }
+}
+
+}  // namespace
+
+const char* LocalLoss::input_rows(std::size_t index) const {
+  if (!is_output(index) && index > 0 && is_dropped(index - 1))
+    return layer_[index - 1].dropped.data();
+  return DenseTrainer::input_rows(index);
+}
+
+char* LocalLoss::packed_inputs(std::size_t index) const {
+  if (!is_output(index) && index > 0 && is_dropped(index - 1))
+    return layer_[index - 1].packed.data();
+  return DenseTrainer::packed_inputs(index);
+}
+
+// Statistics need all rows of a unit in one tile.
+Trainer::Tiling LocalLoss::forward_tiling(std::size_t index) const {
+  if (!is_output(index) && !norms_.empty()) return {1, batch_blocks().size()};
+  return DenseTrainer::forward_tiling(index);
+}
+
+void LocalLoss::forward(std::size_t index, std::size_t tile, const Worker& worker) const {
+  if (is_output(index)) return DenseTrainer::forward(index, tile, worker);
+  product::ForwardArgs args = forward_args(index, tile);
+  const std::size_t panel = tile % network_.layers()[index].n_panels;
+  if (norms_.empty()) {
+    kernels_.forward(args);
+  } else {
+    args.activation = formulas::Activation::identity;
+    args.h_stride = network_.layers()[index].n_panels * kPanel;
+    args.h = layer_[index].normalized.data() + panel * kPanel;
+    args.preactivation = nullptr;
+    kernels_.forward_f32(args);
+    normalize(index, panel);
+  }
+  const product::RowBlock end = args.blocks[args.n_blocks - 1];
+  const std::size_t first_row = args.blocks[0].row;
+  if (is_dropped(index)) drop(index, panel, first_row, end.row + end.height - first_row, worker);
+}
+
+void LocalLoss::normalize(std::size_t layer, std::size_t panel) const {
+  const Layer& y = network_.layers()[layer];
+  const LayerState& s = layer_[layer];
+  const NormAt& at = norms_[layer];
+  const std::size_t column = panel * kPanel;
+  const std::size_t stride = y.n_panels * kPanel;
+  float* running_mean = norm_running_.data() + at.mean + column;
+  float* running_variance = norm_running_.data() + at.variance + column;
+  float* inverse = s.inverse.data() + column;
+  const float* gain = norm_values_.data() + at.gain + column;
+  alignas(64) float mean[kPanel];
+  alignas(64) float variance[kPanel];
+  if (trains(layer)) {
+    product::kernels().moments({.a = s.normalized.data() + column,
+                                .a_stride = stride,
+                                .n_rows = n_,
+                                .mean = mean,
+                                .variance = variance});
+    const auto n = static_cast<float>(n_);
+    for (std::size_t j = 0; j < kPanel && column + j < y.n_out; ++j) {
+      running_mean[j] += kNormMomentum * (mean[j] - running_mean[j]);
+      // One row has no spread that could be estimated.
+      if (n_ > 1)
+        running_variance[j] += kNormMomentum * (variance[j] * n / (n - 1) - running_variance[j]);
+    }
+  } else {
+    std::copy_n(running_mean, kPanel, mean);
+    std::copy_n(running_variance, kPanel, variance);
+  }
+  for (std::size_t j = 0; j < kPanel; ++j) {
+    inverse[j] = inverse_deviation(variance[j]);
+    s.factor[column + j] = gain[j] * inverse[j];
+  }
+  kernels_.normalize({.a = s.normalized.data() + column,
+                      .a_stride = stride,
+                      .n_rows = n_,
+                      .mean = mean,
+                      .inverse = inverse,
+                      .gain = gain,
+                      .shift = norm_values_.data() + at.shift + column,
+                      .activation = network_.activation(),
+                      .h = hidden_[layer].data() + column * element_,
+                      .h_stride = hidden_stride(layer),
+                      .preactivation = preactivation_[layer].size() > 0
+                                           ? preactivation_[layer].data() + column
+                                           : nullptr,
+                      .preactivation_stride = stride});
+}
+
+void LocalLoss::drop(std::size_t layer, std::size_t panel, std::size_t first_row,
+                     std::size_t n_rows, const Worker& worker) const {
+  auto* uniform = static_cast<float*>(worker.scratch);
+  random::matrix_block(uniform, kPanel, random::Distribution::uniform, 1.0f, options_.seed,
+                       {random::Purpose::dropout, static_cast<std::uint32_t>(layer),
+                        static_cast<std::uint32_t>(step()), 0},
+                       network_.layers()[layer].n_panels * kPanel, first_row, n_rows,
+                       panel * kPanel, kPanel);
+  const std::size_t at = (first_row * hidden_stride(layer) + panel * kPanel) * element_;
+  kernels_.dropout({.dst = layer_[layer].dropped.data() + at,
+                    .src = hidden_[layer].data() + at,
+                    .stride = hidden_stride(layer),
+                    .n_rows = n_rows,
+                    .uniform = uniform,
+                    .bound = 2 * local_.dropout - 1,  // the numbers are in [-1, 1)
+                    .scale = 1 / (1 - local_.dropout)});
+}
+
+void LocalLoss::read_cache(std::size_t layer, std::size_t first_row, const Worker& worker) const {
+  const std::size_t bytes = hidden_stride(layer) * element_;
+  const std::size_t n_rows = std::min(kCacheRows, n_ - first_row);
+  for (std::size_t i = first_row; i < first_row + n_rows; ++i)
+    std::memcpy(hidden_[layer].data() + i * bytes, cache_.values.data() + batch_order()[i] * bytes,
+                bytes);
+  for (std::size_t p = 0; is_dropped(layer) && p < network_.layers()[layer].n_panels; ++p)
+    drop(layer, p, first_row, n_rows, worker);
+}
+
+void LocalLoss::fill_cache(std::size_t layer, std::size_t first_row) const {
+  const std::size_t bytes = hidden_stride(layer) * element_;
+  for (std::size_t i = first_row; i < std::min(first_row + kCacheRows, n_); ++i)
+    std::memcpy(cache_.values.data() + batch_order()[i] * bytes, hidden_[layer].data() + i * bytes,
+                bytes);
+}
+
+// M^T of this step: M is updated beside what reads it.
+void LocalLoss::keep_head(std::size_t layer, std::size_t panel) const {
+  const Layer& m = network_.layer(head_of(layer));
+  transpose_rows(layer_[layer].head_feedback.data() + panel * kPanel * head_depth(),
+                 network_.parameters() + m.weights, m.n_in, m.n_out, panel * kPanel,
+                 std::min(kPanel, m.n_in - panel * kPanel));
+}
+
+// The vector operand of delta's product: rows of M^T, then of the centred rows h or of V^T.
+const float* LocalLoss::feedback_panel(std::size_t layer, std::size_t panel, float* scratch) const {
+  const float* head = layer_[layer].head_feedback.data() + panel * kPanel * head_depth();
+  if (!has_sim()) return head;
+  float* rest = std::copy_n(head, head_depth() * kPanel, scratch);
+  if (projections_.empty()) {
+    centered_columns(rest, layer, panel);
+  } else {
+    const Layer& v = projections_[layer];
+    transpose_rows(rest, projection_values_.data() + v.weights, v.n_in, v.n_out, panel * kPanel,
+                   std::min(kPanel, v.n_in - panel * kPanel));
+  }
+  return scratch;
+}
+
+void LocalLoss::make_delta(std::size_t index, std::size_t panel, void* delta,
+                           float* column_sums) const {
+  product::ProjectArgs args = project_args(index, panel, delta, column_sums);
+  if (is_output(index)) return kernels_.project(args);
+  const LayerState& s = layer_[index];
+  float* gain_gradient = extra_scratch(column_sums);
+  float* gradient = gain_gradient + kPanel;
+  float* feedback = norms_.empty() ? gain_gradient : gradient + padded_batch_ * kPanel;
+  args.signal.data =
+      s.signal.data() + (has_pred() ? 0 : error_panels(index) * error_panel_stride());
+  args.feedback = feedback_panel(index, panel, feedback);
+  args.depth = head_depth();
+  if (has_sim()) args.depth += projections_.empty() ? n_ : projections_[index].n_out;
+  if (norms_.empty()) return kernels_.project(args);
+  product::kernels().f32.store({.a = args.signal,
+                                .packed = nullptr,
+                                .panel = args.feedback,
+                                .depth = args.depth,
+                                .blocks = args.blocks,
+                                .n_blocks = args.n_blocks,
+                                .out = gradient,
+                                .out_stride = kPanel,
+                                .n_columns = kPanel,
+                                .accumulate = false});
+  kernels_.normalize_delta({.gradient = gradient,
+                            .n_rows = n_,
+                            .activation = args.activation,
+                            .h = args.h,
+                            .h_stride = args.h_stride,
+                            .preactivation = args.preactivation,
+                            .preactivation_stride = args.preactivation_stride,
+                            .normalized = s.normalized.data() + panel * kPanel,
+                            .normalized_stride = network_.layers()[index].n_panels * kPanel,
+                            .factor = s.factor.data() + panel * kPanel,
+                            .delta = delta,
+                            .gain_gradient = gain_gradient,
+                            .shift_gradient = column_sums});
+}
+
+// With batch normalization a bias changes nothing, and the rounding of its gradient is left out.
+void LocalLoss::update_biases(std::size_t index, std::size_t panel,
+                              const float* column_sums) const {
+  if (is_output(index) || norms_.empty())
+    return DenseTrainer::update_biases(index, panel, column_sums);
+  const float* gain_gradient = extra_scratch(const_cast<float*>(column_sums));
+  const auto update = [&](std::size_t at, const float* gradient) {
+    product::Parameters parameters{.value = norm_values_.data() + at};
+    norm_state_.attach(parameters, at);
+    product::kernels().vector_update({.parameters = parameters,
+                                      .gradient = gradient,
+                                      .n = kPanel,
+                                      .step = step_constants(true, false)});
+  };
+  update(norms_[index].gain + panel * kPanel, gain_gradient);
+  update(norms_[index].shift + panel * kPanel, column_sums);
+}
+
+void LocalLoss::update_projection(std::size_t layer, std::size_t tile, const Worker& worker) const {
+  const Layer& v = projections_[layer];
+  const std::size_t panel = tile % v.n_panels;
+  float* column_sums = static_cast<float*>(worker.scratch);
+  void* delta = column_sums + kPanel;
+  // A Z of these columns as the weight product's operand.
+  product::ProjectArgs project = project_args(n_layers() - 1, 0, delta, column_sums);
+  project.signal.data =
+      layer_[layer].signal.data() + (error_panels(layer) + panel) * error_panel_stride();
+  project.n_columns = std::min(kPanel, v.n_out - panel * kPanel);
+  kernels_.project(project);
+  kernels_.update(
+      update_args(head_of(layer), v.n_out, tile, delta, projection_parameters(layer, panel)));
+}
+
+}  // namespace bpfree

@@ -1,0 +1,199 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""Steps of local losses against tests/oracle; stages and predictions are test_local_loss_use.py."""
+
+import numpy as np
+import pytest
+from local_losses import Problem
+from oracle import optimizers
+from oracle.activations import ACTIVATIONS
+from problems import LOSSES
+from tolerances import STANDARD_ERRORS, STEP_BF16_KINK_NORM, STEP_BF16_NORM
+
+from bpfree_fast import _core as core
+
+OBJECTIVES = ("pred", "sim", "predsim")
+DROPOUT = 5  # random::Purpose::dropout
+EXTRAS = {
+    "plain": {},
+    "projection": {"sim_projection": True},
+    "batch_norm": {"batch_normalization": True},
+    "both": {"sim_projection": True, "batch_normalization": True},
+}
+NORMS = [name for name, options in EXTRAS.items() if "batch_normalization" in options]
+
+
+def step(relative=2e-5, **options):
+    """One step of the core is the oracle's: the loss and the gradients of every parameter."""
+    problem = Problem(**options)
+    value = problem.run()
+    expected, gradients = problem.expected()
+    bias = ("b",) if options.get("batch_normalization") else ()
+    problem.check(gradients, relative, without=bias)
+    for layer in range(problem.n_hidden if bias else 0):  # it has no effect, and stays
+        np.testing.assert_array_equal(problem.network.biases(layer), problem.layers[layer]["b"])
+    return value, expected
+
+
+@pytest.mark.parametrize("weighted", [False, True], ids=["plain", "weighted"])
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("extras", EXTRAS)
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_step(objective, extras, activation, weighted):
+    value, expected = step(
+        objective=objective, activation=activation, weighted=weighted, **EXTRAS[extras]
+    )
+    assert value == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_step_of_every_loss(objective, loss):
+    value, expected = step(objective=objective, loss=loss, activation="tanh", weighted=True)
+    assert value == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize("n", [1, 2, 13, 14, 15, 31, 32, 33, 64, 65, 97])
+@pytest.mark.parametrize("extras", ["plain", "both"])
+def test_step_of_other_batches(n, extras):
+    step(objective="predsim", n=n, activation="tanh", **EXTRAS[extras])
+
+
+@pytest.mark.parametrize(
+    "sizes",
+    [(3, 7, 2), (8, 9, 15, 16, 3), (17, 31, 33, 32), (65, 64, 63, 33), (5, 130, 2), (4, 20, 70)],
+    ids=str,
+)
+@pytest.mark.parametrize("extras", EXTRAS)
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_step_of_other_networks(objective, extras, sizes):
+    step(objective=objective, sizes=sizes, activation="leaky_relu", **EXTRAS[extras])
+
+
+@pytest.mark.parametrize("activation", ["relu", "tanh", "gelu"])
+@pytest.mark.parametrize("extras", EXTRAS)
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_step_in_bfloat16(objective, extras, activation):
+    """Within what rounding the operands does; a tail of odd sizes has pairs of its own."""
+    relative = STEP_BF16_KINK_NORM if activation == "relu" else STEP_BF16_NORM
+    step(
+        relative, objective=objective, activation=activation, dtype="bfloat16", n=61,
+        sizes=(33, 71, 45, 5), **EXTRAS[extras],
+    )  # fmt: skip
+
+
+def test_rows_of_bytes():
+    """The scale of the inputs enters the first layer's gradient."""
+    problem = Problem(objective="predsim", activation="tanh")
+    rows = np.random.default_rng(0).integers(0, 256, problem.x.shape, dtype=np.uint8)
+    problem.x = rows
+    problem.run(input_scale=1 / 64)
+    problem.x = rows / 64
+    problem.check(problem.expected()[1])
+
+
+@pytest.mark.parametrize("objective", ["pred", "predsim"])
+def test_dropout(objective):
+    """The layer above reads a part of the outputs, the layer's own loss reads all of them."""
+    problem = Problem(objective=objective, activation="tanh", dropout=0.4, sizes=(9, 40, 33, 12, 3))
+    seed = 0
+    problem.run()
+
+    def scale_inputs(layer, h):
+        """Element (row, unit) of a matrix whose rows are whole panels wide."""
+        blocks = -(-h.shape[1] // 32) * 8
+        words = [
+            [
+                w
+                for block in range(blocks)
+                for w in core.philox([row * blocks + block, 0, 0, DROPOUT << 24 | layer], [seed, 0])
+            ]
+            for row in range(len(h))
+        ]
+        keep = (np.array(words, np.uint64) >> 8) * 2.0**-24 >= 0.4
+        return h * keep[:, : h.shape[1]] / 0.6
+
+    problem.check(problem.expected(scale_inputs)[1])
+
+
+def test_dropout_keeps_its_share():
+    """With one row, dW of a unit is zero exactly where the unit was dropped."""
+    n, rate = 20000, 0.3
+    problem = Problem(
+        loss="squared_error", activation="identity", dropout=rate, sizes=(1, n, 1, 2), n=1
+    )
+    problem.network.set_weights(0, np.zeros((1, n), np.float32))
+    problem.network.set_biases(0, np.ones(n, np.float32))  # every output is 1
+    kept = []
+    for _ in range(2):
+        before = problem.network.weights(1)
+        problem.run(learning_rate=1e-6)
+        kept.append(problem.network.weights(1) != before)
+        problem.network.set_weights(0, np.zeros((1, n), np.float32))
+        problem.network.set_biases(0, np.ones(n, np.float32))
+    for mask in kept:
+        assert abs(mask.mean() - (1 - rate)) < STANDARD_ERRORS * np.sqrt(rate * (1 - rate) / n)
+    both = (kept[0] & kept[1]).mean()  # every step draws anew
+    assert abs(both - (1 - rate) ** 2) < STANDARD_ERRORS * 0.5 / np.sqrt(n)
+
+
+@pytest.mark.parametrize("extras", NORMS)
+def test_running_statistics(extras):
+    """Momentum 0.1, the variance without bias; a batch of one row leaves the variance alone."""
+    problem = Problem(objective="predsim", **EXTRAS[extras])
+    problem.run()
+    a = problem.x.astype(np.float64) @ problem.layers[0]["W"] + problem.layers[0]["b"]
+    _, _, mean, variance = problem.trainer.norm(0)
+    np.testing.assert_allclose(mean, 0.1 * a.mean(axis=0), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(variance, 0.9 + 0.1 * a.var(axis=0, ddof=1), rtol=1e-5)
+    problem.trainer.run_epoch(
+        problem.x[:1], problem.y[:1], epoch=0, learning_rate=0.0, shuffle=False
+    )
+    assert np.array_equal(variance, problem.trainer.norm(0)[3])
+    assert not np.array_equal(mean, problem.trainer.norm(0)[2])
+
+
+SOLVER = {"solver": "adam", "beta_1": 0.85, "beta_2": 0.95, "epsilon": 1e-2}
+
+
+@pytest.mark.parametrize("extras", EXTRAS)
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_epochs(objective, extras):
+    """Three epochs with a tail batch, alpha and decay: every parameter steps with the solver."""
+    problem = Problem(
+        objective=objective, activation="tanh", n=41, batch_size=16, weighted=True, **SOLVER,
+        alpha=0.05, weight_decay=0.03, **EXTRAS[extras],
+    )  # fmt: skip
+    losses = [problem.run(epoch, learning_rate=0.01) for epoch in range(3)]
+    actual = [problem.read(layer) for layer in range(problem.n_hidden)]
+    start = [dict(p) for p in problem.layers]
+    x, y, w = problem.x, problem.y, problem.sample_weight
+    states, t, values = {}, 0, []
+    for _ in range(3):
+        total = 0.0
+        for begin in range(0, 41, 16):
+            rows = slice(begin, begin + 16)
+            problem.x, problem.y, problem.sample_weight = x[rows], y[rows], w[rows]
+            value, gradients = problem.expected()
+            total += value * w[rows].sum(dtype=np.float64)
+            t += 1
+            for layer, g in enumerate(gradients):
+                p = problem.layers[layer]
+                for name in p:
+                    if name == "b" and "gain" in p:
+                        continue
+                    decays = name in ("W", "M", "V")
+                    l2 = 0.05 / w[rows].sum(dtype=np.float64) * p[name] if decays else 0.0
+                    key = layer, name
+                    state = states.get(key, [np.zeros_like(g[name])] * 2)
+                    p[name], states[key] = optimizers.update(
+                        np.asarray(p[name], np.float64), g[name] + l2, state, t, 0.01,
+                        decay=0.03 if decays else 0.0, momentum=0.9, nesterov=True, **SOLVER,
+                    )  # fmt: skip
+        values.append(total / w.sum(dtype=np.float64))
+    np.testing.assert_allclose(losses, values, rtol=2e-5)
+    for layer, p in enumerate(problem.layers):
+        for name, expected in p.items():
+            moved = np.abs(expected - start[layer][name]).max()
+            np.testing.assert_allclose(
+                actual[layer][name], expected, atol=2e-4 * moved + 1e-6, err_msg=f"{layer} {name}"
+            )
