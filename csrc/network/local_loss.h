@@ -38,8 +38,8 @@ struct LayerArrays {
 //         Softmax wants labels, the other losses values, of rows without gaps; sim and predsim want n_outputs of at least 2.
 // Cost:   2 batch n_out (n_in + n_outputs + batch) flops and the Gram product's batch^2 n_out; reads and writes W once. e and
 //         A lie in panels of one array, so that delta is one product. Workspaces of x's and of h's size.
-// Result: same bits for any number of threads; pred with those of dense_forward, project_feedback and dense_update, but that
-//         denormals count as zero, as in training.
+// Result: same bits for any number of threads; pred with those of a LocalLoss trainer, and of dense_forward, project_feedback
+//         and dense_update, but that denormals count as zero, as in training.
 double local_loss_update(const LayerArrays& layer, const LayerArrays& head,
                          MatrixView<const float> x, MatrixView<const float> h,
                          MatrixView<const float> preactivation, const LocalTargets& targets,

@@ -11,7 +11,7 @@ from differences import central_difference
 from oracle import local_loss_layer as oracle
 from oracle import losses, optimizers
 from oracle.activations import ACTIVATIONS
-from tolerances import DIFFERENCES, ISA_F32_NORM, STEP_F32, STEP_PARAMETER
+from tolerances import DIFFERENCES, ISA_F32_NORM, STEP_F32, STEP_PARAMETER, STEPS_F32
 
 import bpfree_fast as bf
 from bpfree_fast import _core as core
@@ -183,6 +183,39 @@ def test_pred_has_the_bits_of_its_parts(solver, has_bias):
     for array, other in zip([*parameters, *ours[0], *ours[1]], [*theirs, *parts[0], *parts[1]],
                             strict=True):  # fmt: skip
         np.testing.assert_array_equal(array, other)
+
+
+@pytest.mark.parametrize("local_loss", LOCAL)
+@pytest.mark.parametrize("solver", ["sgd", "adam"])
+@pytest.mark.parametrize("is_weighted", [False, True])
+def test_a_step_is_the_trainers(is_weighted, solver, local_loss):
+    """'pred' bit for bit; the similarity's sums run in another order."""
+    parameters, x, y = problem((50, 37, 45, 11), seed=6)
+    weights = np.random.default_rng(2).uniform(0.2, 2.0, 50).astype("f") if is_weighted else None
+    network = core.Network(
+        [37, 45, 11], "tanh", LOSSES[0], "float32", None if local_loss == "sim" else 0
+    )
+    for k in (0, 1):
+        network.set_weights(k, parameters[2 * k])
+        network.set_biases(k, parameters[2 * k + 1])
+    trainer = core.Trainer(
+        network, method="local_loss", local_loss=local_loss, solver=solver, momentum=0.0,
+        epsilon=1e-4, batch_size=50,
+    )  # fmt: skip
+    loss = trainer.run_epoch(x, y, weights, epoch=0, shuffle=False, learning_rate=0.1)
+    state = [np.zeros_like(a) for a in parameters[:2] * 2] if solver == "adam" else []
+    head_state = [np.zeros_like(a) for a in parameters[2:] * 2] if solver == "adam" else []
+    found = step(
+        parameters, x, y, activation="tanh", local_loss=local_loss, sample_weight=weights,
+        solver=solver, epsilon=1e-4, state=state, head_state=head_state, learning_rate=0.1,
+    )  # fmt: skip
+    if local_loss != "sim":  # whose trainer counts the head's loss too
+        assert found == pytest.approx(loss, rel=STEP_F32)
+    theirs = [network.weights(0), network.biases(0), network.weights(1), network.biases(1)]
+    for ours, other in zip(parameters, theirs, strict=True):
+        if local_loss == "pred":
+            np.testing.assert_array_equal(ours, other)
+        np.testing.assert_allclose(ours, other, rtol=0, atol=STEPS_F32)
 
 
 @pytest.mark.parametrize("loss", [LOSSES[0], LOSSES[2]])
