@@ -28,6 +28,8 @@ if TYPE_CHECKING:
         DFAClassifier,
         DFARegressor,
         ForwardForwardClassifier,
+        LocalLossClassifier,
+        LocalLossRegressor,
         TrainingInfo,
         load,
     )
@@ -39,6 +41,8 @@ __all__ = [
     "DFAClassifier",
     "DFARegressor",
     "ForwardForwardClassifier",
+    "LocalLossClassifier",
+    "LocalLossRegressor",
     "TrainingInfo",
     "__version__",
     "data",
@@ -55,6 +59,8 @@ _ESTIMATORS = {
     "DFAClassifier",
     "DFARegressor",
     "ForwardForwardClassifier",
+    "LocalLossClassifier",
+    "LocalLossRegressor",
     "TrainingInfo",
     "load",
 }

@@ -13,6 +13,7 @@ from ._targets import NetworkClassifier, NetworkRegressor  # noqa: E402
 from .backprop import BackpropClassifier, BackpropRegressor  # noqa: E402
 from .feedback import DFAClassifier, DFARegressor  # noqa: E402
 from .forward_forward import ForwardForwardClassifier  # noqa: E402
+from .local_loss import LocalLossClassifier, LocalLossRegressor  # noqa: E402
 
 __all__ = [
     "CLASSIFIERS",
@@ -22,6 +23,8 @@ __all__ = [
     "DFAClassifier",
     "DFARegressor",
     "ForwardForwardClassifier",
+    "LocalLossClassifier",
+    "LocalLossRegressor",
     "TrainingInfo",
     "load",
 ]
@@ -32,10 +35,13 @@ ESTIMATORS: dict[str, type[NetworkClassifier] | type[NetworkRegressor]] = {
     "DFAClassifier": DFAClassifier,
     "DFARegressor": DFARegressor,
     "ForwardForwardClassifier": ForwardForwardClassifier,
+    "LocalLossClassifier": LocalLossClassifier,
+    "LocalLossRegressor": LocalLossRegressor,
 }
 """Every estimator by the name of its class: what a saved model may hold."""
 
 CLASSIFIERS: dict[str, type[NetworkClassifier]] = {
-    cls.method: cls for cls in (DFAClassifier, ForwardForwardClassifier, BackpropClassifier)
+    cls.method: cls
+    for cls in (DFAClassifier, LocalLossClassifier, ForwardForwardClassifier, BackpropClassifier)
 }
 """Every classifier by the name of its method on the command line."""

@@ -291,7 +291,7 @@ class NetworkEstimator(FittedNetwork, ABC):
         self._trainer.step = old.step
         same_rule = options.get("feedback") == before.get("feedback")
         if same_rule:
-            self._set_stored_feedback(self._stored_feedback(old))
+            self._take_over(old)
         same_slots = all(
             (options.get(name, 0) == 0) == (before.get(name, 0) == 0)
             for name in ("momentum", "peer_normalization")

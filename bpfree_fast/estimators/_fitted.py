@@ -25,8 +25,7 @@ Arrays = list[NDArray[np.float32]]
 class FittedNetwork(BaseEstimator):
     """What an estimator can do once it has a network."""
 
-    # The first hidden layer, from 0, that has a head of its own; and the lists of arrays to save.
-    _first_head: ClassVar[int | None] = None
+    # The lists of arrays to save.
     _array_lists: ClassVar[tuple[str, ...]] = ("coefs_", "intercepts_")
 
     # Two parameters, and what fit sets.
@@ -48,7 +47,11 @@ class FittedNetwork(BaseEstimator):
     def _new_network(self) -> _core.Network:
         old = self._architecture
         sizes = [self._n_inputs(), *old["hidden_layer_sizes"], self.n_outputs_]
-        return _core.Network(sizes, old["activation"], self._loss, old["dtype"], self._first_head)
+        return _core.Network(sizes, old["activation"], self._loss, old["dtype"], self._first_head())
+
+    def _first_head(self) -> int | None:
+        """Give the first hidden layer, from 0, that has a head of its own."""
+        return None
 
     def _n_inputs(self) -> int:
         return self.n_features_in_
@@ -60,6 +63,10 @@ class FittedNetwork(BaseEstimator):
     def _set_stored_feedback(self, feedback: Arrays) -> None:
         for layer, value in enumerate(feedback):
             self._trainer.set_feedback(layer, value)
+
+    def _take_over(self, old: _core.Trainer) -> None:
+        """Give a new trainer what the old one held besides the network."""
+        self._set_stored_feedback(self._stored_feedback(old))
 
     # With early stopping the best weights are the model, and the last ones where to go on.
 

@@ -28,7 +28,6 @@ class ForwardForwardEstimator(LayerLocalEstimator):
 
     _core_method: ClassVar[str] = "forward_forward"
     _activations: ClassVar[tuple[str, ...]] = ("relu",)
-    _first_head: ClassVar[int | None] = 1
     _array_lists: ClassVar[tuple[str, ...]] = (
         "coefs_",
         "intercepts_",
@@ -88,6 +87,9 @@ class ForwardForwardEstimator(LayerLocalEstimator):
 
     def _architecture_of(self, settings: Settings) -> dict[str, Any]:
         return {**super()._architecture_of(settings), "label_position": self._label_input()}
+
+    def _first_head(self) -> int | None:
+        return 1
 
     def _n_inputs(self) -> int:
         label = self._architecture["label_position"] == "append"

@@ -122,6 +122,13 @@ BAD_OWN = [
     ("label_position", "front", ValueError),
     ("schedule", "layerwise", ValueError),
     ("predict_with", "energy", ValueError),
+    ("local_loss", "mse", ValueError),
+    ("similarity_weight", 1.5, ValueError),
+    ("sim_projection", "yes", TypeError),
+    ("cache_inputs", 1, TypeError),
+    ("batch_normalization", None, TypeError),
+    ("dropout", 1.0, ValueError),
+    ("dropout", "0", TypeError),
 ]
 
 

@@ -118,9 +118,20 @@ FORWARD_FORWARD = [
     {"dtype": "bfloat16", "peer_normalization": 0.0},
     {"early_stopping": True, "predict_with": "goodness"},
 ]
+_EVERYTHING = {"local_loss": "predsim", "sim_projection": True, "batch_normalization": True}
+LOCAL_LOSS = [
+    {},
+    {"local_loss": "sim", "dtype": "bfloat16"},
+    {**_EVERYTHING, "dropout": 0.2},
+    {**_EVERYTHING, "early_stopping": True, "predict_with": "sum"},
+    {**_EVERYTHING, "dropout": 0.1, "schedule": "greedy", "max_iter": 3},
+    {"schedule": "greedy", "max_iter": 3, "learning_rate": "step", "step_size": 2},
+    {"batch_normalization": True, "solver": "sgd"},
+]
 ALL_RESUMED = [
     *((bf.DFAClassifier, options) for options in RESUMED),
     *((bf.ForwardForwardClassifier, options) for options in FORWARD_FORWARD),
+    *((bf.LocalLossClassifier, options) for options in LOCAL_LOSS),
 ]
 
 

@@ -12,7 +12,7 @@ from bpfree_fast import estimators
 
 CLASSIFIERS = [bf.BackpropClassifier, bf.DFAClassifier]
 ALL_CLASSIFIERS = list(estimators.CLASSIFIERS.values())
-REGRESSORS = [bf.BackpropRegressor, bf.DFARegressor]
+REGRESSORS = [bf.BackpropRegressor, bf.DFARegressor, bf.LocalLossRegressor]
 
 
 def diabetes():
@@ -128,7 +128,7 @@ def test_no_hidden_layer_is_a_linear_model():
     assert reg.score(X, X @ [1, -2, 3] + 4) > 0.999
 
 
-@pytest.mark.parametrize("cls", [*ALL_CLASSIFIERS, bf.DFARegressor])
+@pytest.mark.parametrize("cls", [*ALL_CLASSIFIERS, bf.DFARegressor, bf.LocalLossRegressor])
 def test_weights_count_as_repetitions(cls):
     """In one minibatch, a sample of weight 3 is three samples, bit for bit; weight 0 is none."""
     rng = np.random.default_rng(0)
