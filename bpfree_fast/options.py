@@ -9,7 +9,8 @@ from typing import Any, TypeVar
 import click
 
 from .estimators import CLASSIFIERS
-from .estimators._forward_forward import GOODNESS, GOODNESS_LOSSES, LABEL_POSITIONS, PREDICTIONS
+from .estimators import _forward_forward as ff
+from .estimators import _local_loss as local
 from .estimators._layer_local import TRAINING_ORDERS
 from .estimators._parameters import ACTIVATIONS, DTYPES, INITIALIZERS, SCHEDULES, SOLVERS
 from .estimators.feedback import RULES
@@ -63,6 +64,10 @@ def _number(name: str, text: str, kind: type = float) -> Callable[[_Function], _
     return click.option(name, type=kind, help=text)
 
 
+def _flag(name: str, text: str) -> Callable[[_Function], _Function]:
+    return click.option(name, is_flag=True, default=None, help=text)
+
+
 _OPTIONS = [
     click.option(
         "--hidden",
@@ -83,8 +88,8 @@ _OPTIONS = [
     _word("--feedback", RULES, "Rule of feedback alignment."),
     _word("--error-signal", ["exact", "sign"], "What feedback alignment sends."),
     _number("--feedback-scale", "Scale of the random feedback."),
-    _word("--goodness", GOODNESS, "Forward-Forward: what a layer says of a row."),
-    _word("--goodness-loss", GOODNESS_LOSSES, "Forward-Forward: loss of a layer."),
+    _word("--goodness", ff.GOODNESS, "Forward-Forward: what a layer says of a row."),
+    _word("--goodness-loss", ff.GOODNESS_LOSSES, "Forward-Forward: loss of a layer."),
     _number(
         "--threshold", "Forward-Forward: the goodness between data and wrong data.  [default: 1 "
         "for the mean, the number of units for the sum]"
@@ -94,18 +99,30 @@ _OPTIONS = [
     _number("--peer-normalization", "Forward-Forward: how much silent units are helped."),
     # Given negatives have no place on a command line.
     _word("--negatives", ["random", "hard"], "Forward-Forward: wrong labels, drawn how."),
-    _word("--label-position", LABEL_POSITIONS, "Forward-Forward: where the label enters."),
-    _word("--layers", TRAINING_ORDERS, "Layer-local methods: all layers at once, or in turn."),
-    _word("--predict-with", PREDICTIONS, "Forward-Forward: by the head, or by goodness."),
+    _word("--label-position", ff.LABEL_POSITIONS, "Forward-Forward: where the label enters."),
+    _word("--local-loss", local.LOCAL_LOSSES, "Local losses: what a layer learns from."),
+    _number("--similarity-weight", "Local losses: share of the similarity in predsim."),
+    _flag("--sim-projection", "Local losses: map the outputs before their similarity."),
+    _flag("--batch-normalization", "Local losses: normalise every unit over the minibatch."),
+    _number("--dropout", "Local losses: share of outputs that the next layer misses."),
+    _word(
+        "--layers", TRAINING_ORDERS, "Local losses, Forward-Forward: all layers at once or in turn."
+    ),
+    click.option(
+        "--cache-inputs/--no-cache-inputs",
+        default=None,
+        help="Local losses, in turn: keep a layer's inputs, or make them again.  [default: keep]",
+    ),
+    _word(
+        "--predict-with",
+        [*local.PREDICTIONS, *ff.PREDICTIONS],
+        "Local losses: by the last head or the sum of all (last, sum); Forward-Forward: by the "
+        "head or by goodness (softmax, goodness).",
+    ),
     _word("--dtype", DTYPES, "Type of the products."),
     _number("--threads", "Threads.  [default: all cores]", int),
     _number("--seed", "Seed of every random number.  [default: 0]", int),
-    click.option(
-        "--early-stopping",
-        is_flag=True,
-        default=None,
-        help="Keep a tenth apart, stop when its score improves no more.",
-    ),
+    _flag("--early-stopping", "Keep a tenth apart, stop when its score improves no more."),
     click.option("--quiet", is_flag=True, help="Show no progress bar."),
 ]  # fmt: skip
 
@@ -130,7 +147,8 @@ def network_options(function: _Function) -> _Function:
         of_methods = [cls().get_params(deep=False) for cls in CLASSIFIERS.values()]
         defaults = {params[name] for params in of_methods if name in params}
         default = defaults.pop() if len(defaults) == 1 else None
-        if isinstance(default, (str, float)) or param.name in _COUNTS:
+        told = isinstance(default, (str, float)) or param.name in _COUNTS
+        if told and "[default" not in (param.help or ""):
             param.help = f"{param.help or ''}  [default: {default}]".strip()
     return function
 

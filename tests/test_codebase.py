@@ -139,7 +139,13 @@ def test_docs_build_without_a_warning(tmp_path):
 
 @pytest.mark.parametrize(
     "page",
-    ["README.md", "docs/quickstart.md", "docs/kernels.md", "docs/methods/forward_forward.md"],
+    [
+        "README.md",
+        "docs/quickstart.md",
+        "docs/kernels.md",
+        "docs/methods/forward_forward.md",
+        "docs/methods/local_loss.md",
+    ],
 )
 def test_python_examples_of_the_pages(page, tmp_path, monkeypatch):
     """Every Python block of a page runs, one after the other, in one namespace."""

@@ -92,6 +92,22 @@ def test_options_of_forward_forward():
     assert clf.n_iter_ == 3
 
 
+def test_options_of_local_losses():
+    options = """--method local --hidden 24 16 --epochs 1 --local-loss predsim --sim-projection
+        --similarity-weight 0.5 --batch-normalization --dropout 0.2 --layers greedy
+        --no-cache-inputs --predict-with sum --quiet --save m.safetensors"""
+    assert main(["train", *options.split()]) == 0
+    clf = bf.load("m.safetensors")
+    params = clf.get_params()
+    expected = {
+        "hidden_layer_sizes": (24, 16), "local_loss": "predsim", "similarity_weight": 0.5,
+        "sim_projection": True, "batch_normalization": True, "dropout": 0.2,
+        "schedule": "greedy", "cache_inputs": False, "predict_with": "sum",
+    }  # fmt: skip
+    assert {name: params[name] for name in expected} == expected
+    assert clf.n_iter_ == 2
+
+
 def test_every_option_reaches_the_estimator():
     options = """--method dfa --hidden 24 16 --activation tanh --epochs 2 --batch-size 64
         --solver sgd --learning-rate 0.01 --schedule constant --alpha 0.1 --weight-decay 0.2
@@ -194,8 +210,14 @@ def test_mnist_by_name(mnist, monkeypatch, tmp_path):
                 ("label-position", "append"),
                 ("layers", "greedy"),
                 ("predict-with", "goodness"),
+                ("local-loss", "sim"),
             )
         ),
+        (["--batch-normalization"], "batch_normalization=True means nothing to the method dfa"),
+        (["--no-cache-inputs"], "cache_inputs=False means nothing to the method dfa"),
+        (["--method", "local", "--goodness", "sum"], "means nothing to the method local"),
+        (["--method", "local", "--predict-with", "goodness"], "predict_with must be one of 'last'"),
+        (["--method", "local", "--dropout", "1"], "dropout must be at least 0 and below 1"),
         (["--threshold", "2"], "threshold=2.0 means nothing to the method dfa"),
         (["--method", "forward-forward", "--threshold", "-2"], "threshold must be at least 0"),
         (["--method", "forward-forward", "--activation", "tanh"], "activation must be one of"),
