@@ -28,14 +28,21 @@ def parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=0.3, metavar="S", help="a timed block")
     parser.add_argument("--rounds", type=int, default=9, metavar="R", help="alternations")
     parser.add_argument(
+        "--epochs",
+        type=int,
+        default=0,
+        metavar="E",
+        help="of the rows that train on MNIST to the end, instead of their own",
+    )
+    parser.add_argument(
         "--clock",
         choices=("wall", "cpu"),
         default="wall",
         help="cpu, with --threads 1: a first look on a busy machine, not to be quoted",
     )
     args = parser.parse_args(argv)
-    if args.threads < 1 or args.seconds <= 0 or args.rounds < 1:
-        parser.error("--threads, --seconds and --rounds must be positive")
+    if args.threads < 1 or args.seconds <= 0 or args.rounds < 1 or args.epochs < 0:
+        parser.error("--threads, --seconds, --rounds and --epochs must be positive")
     if args.clock == "cpu" and args.threads != 1:
         parser.error("--clock cpu counts the CPU time of all threads: it needs --threads 1")
     return args
@@ -135,7 +142,7 @@ def main(argv: list[str]) -> int:
     if data.source == "random":
         print("BPFREE_DATA names no MNIST: random bytes of its shape; accuracy rows are skipped")
     peaks = machine.Peaks(ours.core, cpu_time=args.clock == "cpu")
-    ctx = Context(args.threads, args.seconds, args.rounds, data, peaks)
+    ctx = Context(args.threads, args.seconds, args.rounds, data, peaks, args.epochs)
 
     results = []
     for name in names:

@@ -6,6 +6,7 @@ from __future__ import annotations
 from rows import (
     fitting,
     forward_forward,
+    local_loss,
     memory,
     mnist,
     normals,
@@ -16,5 +17,16 @@ from rows import (
 )
 from rows.common import Row
 
-MODULES = (products, normals, steps, fitting, predicting, threads, memory, forward_forward, mnist)
+MODULES = (
+    products,
+    normals,
+    steps,
+    fitting,
+    predicting,
+    threads,
+    memory,
+    local_loss,
+    forward_forward,
+    mnist,
+)
 ROWS: dict[str, Row] = {row.name: row for module in MODULES for row in module.ROWS}

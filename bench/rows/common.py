@@ -30,6 +30,7 @@ class Context:
     rounds: int
     data: Data
     peaks: Peaks
+    epochs: int = 0  # of the rows that train to the end; 0: each row's own
 
     def entrants(
         self, result: Result, mine: Iterable[tuple[str, str]], names: Iterable[str]

@@ -122,6 +122,7 @@ def predict(ctx: Context, *, dtype: str, short: str) -> Result:
 
 def mnist(ctx: Context, *, name: str, epochs: int, hidden: tuple[int, ...], dtype: str) -> Result:
     """Ours to the end; of the rival one epoch is timed, in alternation with one of ours."""
+    epochs = ctx.epochs or epochs
     result = Result(name, f"MNIST, Forward-Forward, {hidden}, {epochs} epochs, {dtype}")
     if ctx.data.source != "mnist":
         result.skipped = "BPFREE_DATA names no folder with MNIST's four IDX files"

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -50,18 +50,26 @@ def train_epoch(trainee: Trainee, epoch: int) -> float:
     return seconds
 
 
+def _problem(rival: Rival, total_steps: int) -> Problem:
+    return Problem((784, 1024, 1024, 10), 128, "adam", 1e-3, total_steps=total_steps)
+
+
 def learn(
-    ctx: Context, entrants: Sequence[Rival], epochs: int, seeds: Sequence[int]
+    ctx: Context,
+    entrants: Sequence[Rival],
+    epochs: int,
+    seeds: Sequence[int],
+    problem_of: Callable[[Rival, int], Problem] = _problem,
 ) -> dict[str, Curve]:
     """Train all of them, an epoch each in turn, from the same weights."""
     curves = {r.name: Curve([], []) for r in entrants}
     x_test: F32 = ctx.data.x_test_float
     for seed in seeds:
         n_steps = -(-len(ctx.data.y) // 128)
-        problem = Problem((784, 1024, 1024, 10), 128, "adam", 1e-3, total_steps=n_steps * epochs)
-        layers = problem.initial_layers(seed)
         trainees = []
         for rival in entrants:
+            problem = problem_of(rival, n_steps * epochs)
+            layers = problem.initial_layers(seed)
             if isinstance(rival, Ours):
                 trainees.append(rival.train(problem, ctx.data, layers, seed=seed))
             else:
@@ -114,6 +122,7 @@ def _judge_bf16(result: Result, curves: dict[str, Curve]) -> None:
 
 
 def mnist(ctx: Context, *, name: str, epochs: int, seeds: Sequence[int]) -> Result:
+    epochs = ctx.epochs or epochs
     title = f"MNIST, 784-1024-1024-10, Adam 1e-3 cosine, batch 128, {epochs} epochs"
     result = Result(name, f"{title}, {len(seeds)} seed(s)")
     entrants = _prepare(ctx, result, ("torch_eager",))
@@ -144,6 +153,7 @@ def mnist(ctx: Context, *, name: str, epochs: int, seeds: Sequence[int]) -> Resu
 
 
 def learning_curves(ctx: Context, *, name: str, epochs: int, seeds: Sequence[int]) -> Result:
+    epochs = ctx.epochs or epochs
     result = Result(name, f"bf16 against f32 learning curves, MNIST, {epochs} epochs")
     entrants = [e for e in _prepare(ctx, result, ()) if isinstance(e, Ours)]
     if entrants:
