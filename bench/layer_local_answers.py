@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""The right answers for the layer-local methods in float64; tests/oracle has Forward-Forward's."""
+"""The right answers for the layer-local methods in float64, from tests/oracle."""
 
 from __future__ import annotations
 
+import functools
 import sys
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,8 @@ sys.path.append(str(Path(__file__).resolve().parent.parent / "tests"))
 
 from oracle import forward_forward as ff
 from oracle import forward_forward_prediction as prediction
-from oracle import forward_forward_step, optimizers, softmax_head
+from oracle import forward_forward_step, local_loss, losses, optimizers, softmax_head
+from oracle.activations import ACTIVATIONS, DERIVATIVES
 
 Array = NDArray[Any]
 Gradient = tuple[Array, Array]  # of W and b
@@ -100,7 +102,7 @@ class ForwardForwardAnswer(Answer):
 
 
 class LocalLossAnswer(Answer):
-    """Closed forms; without batch normalisation and dropout, whose random numbers differ."""
+    """Without batch normalisation and dropout, whose random numbers differ."""
 
     def __init__(self, problem: LocalLossProblem, layers: Layers) -> None:
         assert not problem.batch_norm
@@ -108,48 +110,36 @@ class LocalLossAnswer(Answer):
         super().__init__(problem, layers)
         self.problem = problem
 
-    def _similarity_gradient(self, z: Array, y: Array) -> tuple[float, Array]:
-        """Mean squared error of the cosines [n, n], and its derivative by z [n, n_out]."""
-        right = np.where(y[:, None] == y, 1.0, -1.0 / (self.problem.n_classes - 1))
-        centred = z - z.mean(axis=1, keepdims=True)
-        norm = np.maximum(np.linalg.norm(centred, axis=1, keepdims=True), 1e-8)
-        unit = centred / norm
-        off = unit @ unit.T - right
-        d = 4.0 / off.size * off @ unit
-        g = (d - unit * np.sum(unit * d, axis=1, keepdims=True)) / norm
-        return float(np.mean(off**2)), g - g.mean(axis=1, keepdims=True)
+    def _layer(self, k: int) -> dict[str, Array]:
+        """Parameters of a hidden layer and of what belongs to it, by name."""
+        p, n = self.problem, len(self.problem.hidden)
+        found = dict(zip(("W", "b"), self.params[k], strict=True))
+        if p.objective != "sim" or k == n - 1:
+            found["M"], found["c"] = self.params[n + min(k, p.n_heads - 1)]
+        if p.has_projections:
+            found["V"] = self.params[n + p.n_heads + k][0]
+        return found
 
     def train_step(self, x: Array, y: Array) -> float:
-        p, total = self.problem, 0.0
-        n = len(p.hidden)
+        p, total, h = self.problem, 0.0, x
         beta = {"pred": 0.0, "sim": 1.0, "predsim": p.similarity_weight}[p.objective]
-        slope = 0.0 if p.activation == "relu" else 0.01
-        hidden, heads, maps = [], [], []
-        h = x
-        for k in range(n):
-            inputs, (w, b) = h, self.params[k]
-            a = inputs @ w + b
-            h = np.where(a > 0, a, slope * a)
-            dh = np.zeros_like(h)
-            if p.objective != "sim" or k == n - 1:
-                m, c = self.params[n + k] if p.objective != "sim" else self.params[n]
-                share = 1.0 if p.objective == "sim" else 1.0 - beta
-                loss, (dm,), (dc,) = softmax_head.loss_and_gradients([h], [m], [c], y)
-                heads.append((share * dm, share * dc))
-                total += share * loss
-                if p.objective != "sim":  # dc is the column sums of e, so e once more
-                    z = h @ m + c
-                    q = np.exp(z - z.max(axis=1, keepdims=True))
-                    e = q / q.sum(axis=1, keepdims=True) - np.eye(p.n_classes)[y]
-                    dh += share * e @ m.T / len(y)
-            if p.objective != "pred":
-                v = self.params[n + p.n_heads + k][0] if p.has_projections else None
-                loss, dz = self._similarity_gradient(h if v is None else h @ v, y)
-                total += beta * loss
-                dh += beta * (dz if v is None else dz @ v.T)
-                if v is not None:
-                    maps.append((beta * h.T @ dz, np.zeros(0)))
-            delta = dh * np.where(a > 0, 1.0, slope)
-            hidden.append((inputs.T @ delta, delta.sum(axis=0)))
-        self._update(hidden + heads + maps)
+        of_layers: list[Gradient] = []
+        of_heads: list[Gradient] = []
+        of_maps: list[Gradient] = []
+        for k in range(len(p.hidden)):
+            loss, h, g = local_loss.layer(
+                h, np.eye(p.n_classes)[y], np.ones(len(y)), self._layer(k),
+                ACTIVATIONS[p.activation], DERIVATIVES[p.activation],
+                loss=losses.SAMPLE_LOSSES["softmax_cross_entropy"],
+                error=functools.partial(losses.error, "softmax_cross_entropy"),
+                pred=1.0 if p.objective == "sim" else 1.0 - beta, sim=beta,
+                teaches=p.objective != "sim",
+            )  # fmt: skip
+            total += loss
+            of_layers.append((g["W"], g["b"]))
+            if "M" in g:
+                of_heads.append((g["M"], g["c"]))
+            if "V" in g:
+                of_maps.append((g["V"], np.zeros(0)))
+        self._update(of_layers + of_heads + of_maps)
         return float(total)

@@ -14,7 +14,7 @@
 // Shapes: h [batch, n_l], M_l [n_l, n_outputs], A, R, T [batch, batch]; all in panels of 32 columns but h.
 // Source: Nøkland & Eidnes 2019, arXiv:1901.06656; pred alone: Mono-Forward, Gong et al. 2025, arXiv:2501.09238. Differs: the
 //         convolutions' pooling does not apply; the closed form of the derivative is ours.
-// Cost:   4 B n_in n_out flops a layer; pred 6 B n C more, sim some 3.3 B^2 n, projections 6 B n^2.
+// Cost:   4 B n_in n_out flops a layer; pred 6 B n C more, sim some 3 B^2 n, projections 6 B n^2.
 // Result: same bits for any number of threads.
 #pragma once
 

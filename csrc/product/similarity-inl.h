@@ -20,17 +20,22 @@ struct CenteredRows {
     alignas(64) float valid[kPanel] = {};
     const Type* rows = static_cast<const Type*>(args.rows);
     for (std::size_t i = 0; i < kPanel; ++i) args.mean[i] = args.inverse_norm[i] = 0;
+    const float inverse_n = 1.0f / static_cast<float>(args.n_columns);
     for (std::size_t i = 0; i < args.n_rows; ++i) {
       const Type* row = rows + i * args.stride;
+      const auto sum = [&](const auto& f) __attribute__((always_inline)) {
+        return sum_of_row(row, args.n_columns, f);
+      };
       valid[i] = 1.0f;
-      mean[i] = sum(row, args.n_columns, [](V v) __attribute__((always_inline)) { return v; }) /
-                static_cast<float>(args.n_columns);
-      const V middle = V::set(mean[i]);
-      const V squares = V::set(sum(row, args.n_columns, [&](V v) __attribute__((always_inline)) {
-        return (v - middle) * (v - middle);
-      }));
+      mean[i] = inverse_n * sum([](V v) __attribute__((always_inline)) { return v; });
+      // What rounding left: a row of equal numbers must come out as zeros, since its norm divides.
+      V middle = V::set(mean[i]);
+      mean[i] += inverse_n * sum([&](V v) __attribute__((always_inline)) { return v - middle; });
+      middle = V::set(mean[i]);
+      const float squares =
+          sum([&](V v) __attribute__((always_inline)) { return (v - middle) * (v - middle); });
       alignas(64) float norm[V::N];
-      V::sqrt(squares).store(norm);
+      V::sqrt(V::set(squares)).store(norm);
       args.mean[i] = mean[i];
       args.inverse_norm[i] = 1.0f / (norm[0] > args.tiny ? norm[0] : args.tiny);
     }
@@ -60,7 +65,7 @@ struct CenteredRows {
  private:
   // Sum of f over a row's columns. Four sums in turn: more are in flight, and each is shorter.
   template <class F>
-  [[gnu::always_inline]] static float sum(const Type* row, std::size_t n, const F& f) {
+  [[gnu::always_inline]] static float sum_of_row(const Type* row, std::size_t n, const F& f) {
     V sums[4] = {V::zero(), V::zero(), V::zero(), V::zero()};
     std::size_t j = 0;
     for (; j + 4 * V::N <= n; j += 4 * V::N)

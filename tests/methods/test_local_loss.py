@@ -81,6 +81,22 @@ def test_step_in_bfloat16(objective, extras, activation):
     )  # fmt: skip
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_rows_of_equal_numbers_send_nothing_back(dtype):
+    """They have no direction: their norm is rounding if their mean is, and it divides."""
+    problem = Problem(objective="sim", sizes=(9, 37, 33, 3), activation="identity", dtype=dtype)
+    problem.layers[0]["W"][:] = 0
+    problem.layers[0]["b"][:] = 0.1
+    problem.layers[1]["W"][:, 5] = 0.3
+    problem.write(0)
+    problem.write(1)
+    problem.run()
+    first, second = problem.changes()
+    assert not first["W"].any()
+    assert not first["b"].any()
+    assert np.abs(second["W"]).max() < 10
+
+
 def test_rows_of_bytes():
     """The scale of the inputs enters the first layer's gradient."""
     problem = Problem(objective="predsim", activation="tanh")

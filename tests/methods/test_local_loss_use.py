@@ -250,6 +250,8 @@ def test_calls_that_are_refused():
         trainer.alignment(problem.x, problem.y)
     with pytest.raises(ValueError, match="18 columns"):
         trainer.predict_by(problem.x[:, :18].copy(), out)
+    with pytest.raises(ValueError, match="x_negative"):
+        problem.run(x_negative=problem.x)
     plain = Problem(SIZES).trainer
     assert (plain.n_projections, plain.n_norms) == (0, 0)
     with pytest.raises(ValueError, match="projection 0"):
