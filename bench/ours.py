@@ -28,7 +28,7 @@ def config() -> dict[str, object]:
 
 
 def bfloat16_path() -> str:
-    """'native' or 'emulated': every bf16 row says which one ran."""
+    """'dot' or 'widened': every bf16 row says which one ran."""
     return str(config().get("bfloat16", "unknown"))
 
 

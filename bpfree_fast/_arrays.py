@@ -13,6 +13,7 @@ from ._validation import choice, integer
 F32: TypeAlias = NDArray[np.float32]
 Floats: TypeAlias = NDArray[np.float32] | NDArray[np.float64]
 _NAMES = {np.dtype(name).num: name for name in ("float32", "float64", "uint16")}
+_F32 = np.dtype(np.float32).num
 DType: TypeAlias = str | type[np.generic] | np.dtype[np.generic]
 
 
@@ -71,7 +72,9 @@ def product_type(dtype: DType) -> str:
 
 def operand(name: str, value: Array, wanted: str | None) -> NDArray[np.generic]:
     """Give a factor of a product; bfloat16 as its bits."""
-    array = as_array(name, value)
+    array = value if type(value) is np.ndarray else as_array(name, value)
+    if wanted is None and array.dtype.num == _F32:
+        return array
     # dtype.name is put together anew at each look, which takes as long as a small product.
     held = _NAMES.get(array.dtype.num) or array.dtype.name
     if held == "uint16" and wanted is None:

@@ -24,6 +24,8 @@ def choice(name: str, value: object, allowed: Collection[str]) -> str:
 
 def flag(name: str, value: object) -> bool:
     """Give a truth value back as bool."""
+    if type(value) is bool:
+        return value
     if isinstance(value, (bool, np.bool_)):
         return bool(value)
     raise TypeError(f"{name} must be True or False, got {value!r}.")
@@ -31,9 +33,13 @@ def flag(name: str, value: object) -> bool:
 
 def integer(name: str, value: object, low: int, high: int | None = None) -> int:
     """Give a whole number back as int, at least `low` and at most `high`."""
-    if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Integral):
+    # Asking for the abstract type takes longer than a small product.
+    if type(value) is int:
+        number = value
+    elif isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Integral):
         raise TypeError(f"{name} must be a whole number, got {value!r}.")
-    number = int(value)
+    else:
+        number = int(value)
     if number < low or (high is not None and number > high):
         limits = f"at least {low}" if high is None else f"from {low} to {high}"
         raise ValueError(f"{name} must be {limits}, got {value!r}.")

@@ -100,24 +100,19 @@ def product(
     array([[ 5., 14.],
            [14., 50.]], dtype=float32)
     """
-    transposed = [flag("transpose_a", transpose_a), flag("transpose_b", transpose_b)]
     wanted = None if dtype is None else product_type(dtype)
-    factors = [operand("a", a, wanted), operand("b", b, wanted)]
-    for i, factor in enumerate(factors):
-        if factor.ndim == 2 and not factor.flags.c_contiguous and factor.flags.f_contiguous:
-            factors[i], transposed[i] = factor.T, not transposed[i]
-    left, right = (cast("Floats", factor) for factor in factors)
+    left, right = operand("a", a, wanted), operand("b", b, wanted)
+    transposed_a, transposed_b = flag("transpose_a", transpose_a), flag("transpose_b", transpose_b)
     if out is None:
         if left.ndim != 2 or right.ndim != 2:
             shapes = f"a has {dimensions(left)} and b has {dimensions(right)}"
             raise ValueError(f"{shapes}, but each of them must be a matrix, with 2.")
-        shape = (left.shape[int(transposed[0])], right.shape[1 - int(transposed[1])])
-        is_double = left.dtype == np.float64
-        array = cast("Floats", np.empty(shape, np.float64 if is_double else np.float32))
+        shape = (left.shape[int(transposed_a)], right.shape[1 - int(transposed_b)])
+        result = np.empty(shape, np.float64 if left.dtype == np.float64 else np.float32)
     else:
-        array = cast("Floats", as_array("out", out))
-    _core.product(left, right, array, transposed[0], transposed[1], _threads(n_threads))
-    return array
+        result = as_array("out", out)
+    _core.product(left, right, result, transposed_a, transposed_b, _threads(n_threads))
+    return cast("Floats", result)
 
 
 def dense_forward(

@@ -46,11 +46,11 @@ np.savez(sys.argv[2], **saved)
 """
 
 
-def run(tmp_path, isa, script=SCRIPT):
+def run(tmp_path, isa, script=SCRIPT, bfloat16=None):
     tests = str(Path(__file__).resolve().parent)
-    environment = {k: v for k, v in os.environ.items() if k != "BPFREE_ISA"}
-    if isa is not None:
-        environment["BPFREE_ISA"] = isa
+    forced = {"BPFREE_ISA": isa, "BPFREE_BF16": bfloat16}
+    environment = {k: v for k, v in os.environ.items() if k not in forced}
+    environment.update({k: v for k, v in forced.items() if v is not None})
     return subprocess.run(
         [sys.executable, "-c", script, tests, str(tmp_path / "saved.npz")],
         cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300, check=False,
@@ -62,9 +62,9 @@ def computed(tmp_path_factory):
     """What an instruction set computes, each once."""
 
     @functools.cache
-    def compute(isa):
+    def compute(isa, bfloat16=None):
         folder = tmp_path_factory.mktemp(isa or "default")
-        done = run(folder, isa)
+        done = run(folder, isa, bfloat16=bfloat16)
         assert done.returncode == 0, done.stderr
         with np.load(folder / "saved.npz") as saved:
             return done.stdout.split(), dict(saved)
@@ -88,9 +88,34 @@ def test_the_best_one_is_the_default(computed):
 @pytest.mark.parametrize("isa", core.available_isas())
 def test_forced(computed, isa):
     """The one that was asked for ran, and training agrees with scalar."""
-    (ran, bfloat16), saved = computed(isa)
+    check_against_scalar(computed, *computed(isa), isa=isa)
+
+
+@pytest.mark.skipif(
+    "avx512bf16" not in core.available_isas(), reason="this CPU has no dot product of bfloat16"
+)
+@pytest.mark.parametrize("way", ["dot", "widened"])
+def test_both_ways_to_multiply_bfloat16(computed, way):
+    """Whichever is the faster here, the other one is right too."""
+    ran, saved = computed("avx512bf16", way)
+    assert ran[1] == way
+    check_against_scalar(computed, ran, saved, isa="avx512bf16")
+
+
+@pytest.mark.parametrize("value", ["native", "dot"])
+def test_a_way_to_multiply_bfloat16_that_is_not_there(tmp_path, value):
+    script = "from bpfree_fast import _core; print(_core.isa())"
+    done = run(tmp_path, "scalar", script, bfloat16=value)
+    assert (done.returncode, done.stdout) == (1, "")
+    last = done.stderr.strip().splitlines()[-1]
+    assert "BPFREE_BF16" in last
+    assert value in last
+
+
+def check_against_scalar(computed, said, saved, *, isa):
+    ran, bfloat16 = said
     assert ran == isa
-    assert bfloat16 == ("native" if isa == "avx512bf16" else "emulated")
+    assert bfloat16 == "widened" or (isa == "avx512bf16" and bfloat16 == "dot")
     scalar = computed("scalar")[1]
     for name, expected in scalar.items():
         if name.startswith("random"):

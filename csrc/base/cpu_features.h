@@ -19,6 +19,11 @@ std::vector<IsaId> available_isas();
 // one that is unknown, or that this CPU or build lacks.
 IsaId active_isa();
 
+// Whether bf16 products take the CPU's dot product: where the active instruction set has one and it outruns float32
+// multiply-adds, or as BPFREE_BF16 = dot | widened says. Throws Error when that names anything else, or a dot product that the
+// instruction set lacks.
+bool uses_bf16_dot();
+
 // Cores that this process may use.
 unsigned available_cores();
 

@@ -18,7 +18,7 @@ py::dict config() {
   py::dict result;
   result["isa"] = std::string(isa_name(active_isa()));
   result["isa_available"] = isa_names();
-  result["bfloat16"] = product::bf16_is_native() ? "native" : "emulated";
+  result["bfloat16"] = product::kernels().bf16_widens ? "widened" : "dot";
   result["openmp"] = std::string(parallel_backend());
   result["n_threads"] = default_threads();
   result["compiler"] = std::string(__VERSION__);

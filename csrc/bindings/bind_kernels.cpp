@@ -11,27 +11,33 @@ namespace bpfree::bindings {
 
 namespace {
 
-// A two-dimensional C-contiguous array of one of the product's types; bf16 comes as uint16.
-product::Matrix matrix(const char* name, const py::array& a, product::Dtype dtype) {
+// A matrix of one of the product's types (bf16 comes as uint16), and whether it is used transposed: an array in Fortran's order
+// is the transpose of one in C's.
+product::Matrix matrix(const char* name, const py::array& a, product::Dtype dtype,
+                       bool& transpose) {
   const bool fits = dtype == product::Dtype::f32   ? py::isinstance<py::array_t<float>>(a)
                     : dtype == product::Dtype::f64 ? py::isinstance<py::array_t<double>>(a)
                                                    : py::isinstance<py::array_t<std::uint16_t>>(a);
-  if (!fits || a.ndim() != 2 || (a.flags() & py::array::c_style) == 0)
+  const bool is_c = (a.flags() & py::array::c_style) != 0;
+  if (!fits || a.ndim() != 2 || (!is_c && (a.flags() & py::array::f_style) == 0))
     fail(std::string(name) + " is " + describe(a) +
          ", expected a C-contiguous matrix of float32, float64 or bfloat16 (as uint16), of the "
          "same type as the other");
-  return {a.data(), static_cast<std::size_t>(a.shape(0)), static_cast<std::size_t>(a.shape(1)),
-          static_cast<std::size_t>(a.shape(1))};
+  const auto rows = static_cast<std::size_t>(a.shape(is_c ? 0 : 1));
+  const auto columns = static_cast<std::size_t>(a.shape(is_c ? 1 : 0));
+  if (!is_c) transpose = !transpose;
+  return {a.data(), rows, columns, columns};
 }
 
 void bound_product(const py::array& a, const py::array& b, py::array out, bool transpose_a,
                    bool transpose_b, int n_threads) {
   using product::Dtype;
-  const Dtype dtype = py::isinstance<py::array_t<double>>(a)          ? Dtype::f64
+  const Dtype dtype = py::isinstance<py::array_t<float>>(a)           ? Dtype::f32
+                      : py::isinstance<py::array_t<double>>(a)        ? Dtype::f64
                       : py::isinstance<py::array_t<std::uint16_t>>(a) ? Dtype::bf16
                                                                       : Dtype::f32;
-  const product::Matrix left = matrix("a", a, dtype);
-  const product::Matrix right = matrix("b", b, dtype);
+  const product::Matrix left = matrix("a", a, dtype, transpose_a);
+  const product::Matrix right = matrix("b", b, dtype, transpose_b);
   const std::size_t m = transpose_a ? left.columns : left.rows;
   const std::size_t n = transpose_b ? right.rows : right.columns;
   void* result = nullptr;

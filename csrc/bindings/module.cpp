@@ -6,7 +6,7 @@
 PYBIND11_MODULE(_core, m) {
   using namespace bpfree;
   m.doc() = "Compiled kernels of bpfree_fast.";
-  active_isa();  // an impossible BPFREE_ISA ends the import with its sentence
+  uses_bf16_dot();  // an impossible BPFREE_ISA or BPFREE_BF16 ends the import with its sentence
   pybind11::register_exception_translator([](std::exception_ptr p) {
     try {
       if (p) std::rethrow_exception(p);

@@ -12,7 +12,7 @@ const Kernels* choose(IsaId id) {
   if constexpr (kIsX86) {
     if (id == IsaId::avx2) return kernels_avx2();
     if (id == IsaId::avx512) return kernels_avx512();
-    if (id == IsaId::avx512bf16) return kernels_avx512bf16();
+    if (id == IsaId::avx512bf16) return kernels_avx512bf16(uses_bf16_dot());
   }
   if constexpr (kIsArm) {
     if (id == IsaId::neon) return kernels_neon();
@@ -26,7 +26,5 @@ const Kernels& kernels() {
   static const Kernels& chosen = *choose(active_isa());
   return chosen;
 }
-
-bool bf16_is_native() { return active_isa() == IsaId::avx512bf16; }
 
 }  // namespace bpfree::product

@@ -5,7 +5,7 @@
 
 #include "formulas/activation.h"
 #include "formulas/update.h"
-#include "product/microkernel.h"
+#include "product/run_panel.h"
 
 namespace bpfree::product {
 

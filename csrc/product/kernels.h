@@ -419,9 +419,11 @@ struct Kernels {
   // A register-only loop of `rounds` full tiles: what the machine can do at most. Returns the flops done.
   double (*peak_f32)(std::size_t rounds);
   double (*peak_bf16)(std::size_t rounds);
+  bool bf16_widens;  // bf16 products run as float32 multiply-adds, not by the CPU's dot product
 };
 
-const Kernels& kernels();  // of the active instruction set
-bool bf16_is_native();     // whether that instruction set has a bf16 dot product
+// Of the active instruction set, with its bf16 dot product where that is the faster way. BPFREE_BF16=dot|widened forces one;
+// throws Error where it names another, or a dot product that the instruction set lacks.
+const Kernels& kernels();
 
 }  // namespace bpfree::product

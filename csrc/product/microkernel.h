@@ -27,8 +27,9 @@ struct F32 {
   using Sum = Vec<Isa, float>;
   using Operand = Vec<Isa, float>;
   static constexpr std::size_t kWidth = kPanel;
-  static constexpr std::size_t kRows = F32Rows<Isa>::value;
+  static constexpr std::size_t kRows = TileRows<Isa>::value;
   static constexpr std::size_t kPerWord = 1;
+  static constexpr bool kWidens = false;
   [[gnu::always_inline]] static Sum step(Sum sum, Operand a, Operand b) {
     return Sum::mul_add(a, b, sum);
   }
@@ -41,22 +42,25 @@ struct F64 {
   using Sum = Vec<Isa, double>;
   using Operand = Vec<Isa, double>;
   static constexpr std::size_t kWidth = kPanelF64;
-  static constexpr std::size_t kRows = F32Rows<Isa>::value;
+  static constexpr std::size_t kRows = TileRows<Isa>::value;
   static constexpr std::size_t kPerWord = 1;
+  static constexpr bool kWidens = false;
   [[gnu::always_inline]] static Sum step(Sum sum, Operand a, Operand b) {
     return Sum::mul_add(a, b, sum);
   }
 };
 
+// bf16 by the CPU's dot product of pairs.
 template <class Isa>
-struct Bf16 {
+struct Bf16Dot {
   using Word = std::uint32_t;
   using Out = float;
   using Sum = Vec<Isa, float>;
   using Operand = Vec<Isa, std::uint32_t>;
   static constexpr std::size_t kWidth = kPanel;
-  static constexpr std::size_t kRows = Bf16Rows<Isa>::value;
+  static constexpr std::size_t kRows = TileRows<Isa>::value;
   static constexpr std::size_t kPerWord = 2;
+  static constexpr bool kWidens = false;
   [[gnu::always_inline]] static Sum step(Sum sum, Operand a, Operand b) {
     return Sum::dot_pair(sum, a, b);
   }
@@ -139,6 +143,16 @@ struct Operands {
       nullptr;  // Walk::rows: what to bring into L2 meanwhile, `next_bytes` of it spread over `n_rows` rows
   std::size_t next_bytes = 0;
   std::size_t n_rows = 1;
+
+  // Where a tile of rows begins with it, and bytes a depth step. Never a null pointer: asking for an address that is not
+  // mapped walks the page tables each time.
+  [[gnu::always_inline]] const char* ahead(std::size_t row) const {
+    if (next == nullptr) return reinterpret_cast<const char*>(panel);
+    return next + next_bytes / n_rows * (row - rows.first_row);
+  }
+  [[gnu::always_inline]] std::size_t ahead_step(std::size_t height) const {
+    return next_bytes / n_rows * height / (depth + 1);
+  }
 };
 
 template <class M, Walk W, std::size_t R, std::size_t NV, class Epilogue>
@@ -149,36 +163,21 @@ template <class M, Walk W, std::size_t R, std::size_t NV, class Epilogue>
   if constexpr (requires { epilogue.template prefetch<R>(row, column); })
     epilogue.template prefetch<R>(row, column);
   if constexpr (W == Walk::rows)
-    tile.multiply_rows(o.rows, row, o.panel + column, o.depth,
-                       o.next + o.next_bytes / o.n_rows * (row - o.rows.first_row),
-                       o.next_bytes / o.n_rows * R / (o.depth + 1));
+    tile.multiply_rows(o.rows, row, o.panel + column, o.depth, o.ahead(row), o.ahead_step(R));
   else
     tile.multiply_columns(o.columns + row * o.depth, o.panel + column, o.depth);
   epilogue(tile.c, row, column);
 }
 
-template <class M, Walk W, std::size_t NV, class Epilogue>
-[[gnu::always_inline]] inline void run_block(const Operands<M>& o, RowBlock block,
-                                             std::size_t column, const Epilogue& epilogue) {
-  if (block.height == M::kRows) return run_tile<M, W, M::kRows, NV>(o, block.row, column, epilogue);
-  if constexpr (M::kRows > 8)
-    if (block.height == 8) return run_tile<M, W, 8, NV>(o, block.row, column, epilogue);
-  if (block.height == 4) return run_tile<M, W, 4, NV>(o, block.row, column, epilogue);
-  if (block.height == 2) return run_tile<M, W, 2, NV>(o, block.row, column, epilogue);
-  return run_tile<M, W, 1, NV>(o, block.row, column, epilogue);
-}
-
-// All tiles of some row blocks and one panel. Only the vectors that hold valid columns are computed.
-template <class M, Walk W, class Epilogue>
-[[gnu::always_inline]] inline void run_panel(const Operands<M>& o, const RowBlock* blocks,
-                                             std::size_t n_blocks, std::size_t n_columns,
-                                             const Epilogue& epilogue) {
-  constexpr std::size_t kLanes = M::Sum::N;
-  std::size_t column = 0;
-  for (; column + kLanes < n_columns; column += 2 * kLanes)
-    for (std::size_t i = 0; i < n_blocks; ++i) run_block<M, W, 2>(o, blocks[i], column, epilogue);
-  if (column < n_columns)
-    for (std::size_t i = 0; i < n_blocks; ++i) run_block<M, W, 1>(o, blocks[i], column, epilogue);
+// Calls f with a block's height as a compile-time constant; keep in step with row_blocks.cpp.
+template <std::size_t kFull, class F>
+[[gnu::always_inline]] inline void with_height(std::size_t height, const F& f) {
+  if (height == kFull) return f.template operator()<kFull>();
+  if constexpr (kFull > 8)
+    if (height == 8) return f.template operator()<8>();
+  if (height == 4) return f.template operator()<4>();
+  if (height == 2) return f.template operator()<2>();
+  return f.template operator()<1>();
 }
 
 }  // namespace bpfree::product

@@ -104,21 +104,30 @@ struct PackPanel {
             dst[k * M::kWidth + j] =
                 j < args.n_columns ? src[k * args.depth_stride + j * args.column_stride] : Word{0};
     } else {
-      const auto at = [&](std::size_t k, std::size_t j) -> Word {
-        return k < args.depth && j < args.n_columns
-                   ? src[k * args.depth_stride + j * args.column_stride]
-                   : 0;
-      };
       if (args.column_stride == 1) {
+        using F = typename M::Sum;
         for (std::size_t k = 0; k < depth; ++k)
-          for (std::size_t j = 0; j < M::kWidth; ++j)
-            dst[k * M::kWidth + j] = at(2 * k, j) | at(2 * k + 1, j) << 16;
+          for (std::size_t j = 0; j < M::kWidth; j += F::N) {
+            const std::size_t left = args.n_columns > j ? args.n_columns - j : 0;
+            const std::size_t n = left < F::N ? left : F::N;
+            const Src* low = src + 2 * k * args.depth_stride + j;
+            auto pairs = F::load_bf16_partial(low, n).bits() >> 16;
+            if (2 * k + 1 < args.depth)
+              pairs = pairs | F::load_bf16_partial(low + args.depth_stride, n).bits();
+            pairs.store(dst + k * M::kWidth + j);
+          }
         return;
       }
+      // Transposed: the two of a pair are neighbours.
       for (std::size_t k0 = 0; k0 < depth; k0 += 16)
         for (std::size_t j = 0; j < M::kWidth; ++j)
-          for (std::size_t k = k0; k < depth && k < k0 + 16; ++k)
-            dst[k * M::kWidth + j] = at(2 * k, j) | at(2 * k + 1, j) << 16;
+          for (std::size_t k = k0; k < depth && k < k0 + 16; ++k) {
+            Word pair = 0;
+            if (j < args.n_columns)
+              __builtin_memcpy(&pair, src + 2 * k + j * args.column_stride,
+                               2 * k + 1 < args.depth ? sizeof(Word) : sizeof(Src));
+            dst[k * M::kWidth + j] = pair;
+          }
     }
   }
 };

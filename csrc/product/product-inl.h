@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // The kernel table of one instruction set. Every instantiated (dtype, walk, epilogue) is listed in make_kernels(); tile heights
-// are those of run_block(). Compiled once per instruction set by product_<isa>.cpp.
+// are those of with_height(). Compiled once per instruction set by product_<isa>.cpp.
 #pragma once
+
+#include <type_traits>
 
 #include "product/batch_norm-inl.h"
 #include "product/goodness-inl.h"
@@ -243,13 +245,7 @@ struct Elementwise {
 
 // Element type of plain arrays: bf16 travels as uint16.
 template <class M>
-struct PanelSource {
-  using Type = typename M::Word;
-};
-template <class Isa>
-struct PanelSource<Bf16<Isa>> {
-  using Type = std::uint16_t;
-};
+using PanelSource = std::conditional_t<M::kPerWord == 2, std::uint16_t, typename M::Word>;
 
 template <class Isa, class M>
 DtypeKernels make_dtype_kernels() {
@@ -261,7 +257,7 @@ DtypeKernels make_dtype_kernels() {
       .gather_f32 = Gather<Isa, float, kBf16>::run,
       .gather_f64 = Gather<Isa, double, kBf16>::run,
       .pack_columns = PackColumns<Isa, M>::run,
-      .pack_panel = PackPanel<Isa, M, typename PanelSource<M>::Type>::run,
+      .pack_panel = PackPanel<Isa, M, PanelSource<M>>::run,
       .store = Products<Isa, M>::store,
       .forward = Products<Isa, M>::template forward<kBf16>,
       .forward_f32 = Products<Isa, M>::template forward<false>,
@@ -282,8 +278,9 @@ DtypeKernels make_dtype_kernels() {
   };
 }
 
-template <class Isa>
+template <class Isa, template <class> class Bf16 = Bf16Widened>
 Kernels make_kernels() {
+  constexpr bool kWidens = Bf16<Isa>::kWidens;
   return {
       .f32 = make_dtype_kernels<Isa, F32<Isa>>(),
       .bf16 = make_dtype_kernels<Isa, Bf16<Isa>>(),
@@ -301,7 +298,9 @@ Kernels make_kernels() {
       .to_bf16 = Elementwise<Isa>::to_bf16,
       .from_bf16 = Elementwise<Isa>::from_bf16,
       .peak_f32 = Elementwise<Isa>::template peak<F32<Isa>>,
-      .peak_bf16 = Elementwise<Isa>::template peak<Bf16<Isa>>,
+      .peak_bf16 =
+          Elementwise<Isa>::template peak<std::conditional_t<kWidens, F32<Isa>, Bf16<Isa>>>,
+      .bf16_widens = kWidens,
   };
 }
 

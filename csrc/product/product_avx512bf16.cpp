@@ -9,8 +9,9 @@
 
 namespace bpfree::product {
 
-const Kernels* kernels_avx512bf16() {
-  static const Kernels table = make_kernels<isa::Avx512Bf16>();
+const Kernels* kernels_avx512bf16(bool dot) {
+  static const Kernels table =
+      dot ? make_kernels<isa::Avx512Bf16, Bf16Dot>() : make_kernels<isa::Avx512Bf16, Bf16Widened>();
   return &table;
 }
 

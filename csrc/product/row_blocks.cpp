@@ -9,7 +9,7 @@ namespace bpfree::product {
 
 namespace {
 
-// Instantiated besides the full height; keep in step with run_block() in microkernel.h.
+// Instantiated besides the full height; keep in step with with_height() in microkernel.h.
 constexpr std::array<std::size_t, 4> kTailHeights = {8, 4, 2, 1};
 
 constexpr std::size_t kHighestTile = 16;

@@ -9,7 +9,7 @@ namespace bpfree::product {
 const Kernels* kernels_scalar();
 const Kernels* kernels_avx2();
 const Kernels* kernels_avx512();
-const Kernels* kernels_avx512bf16();
+const Kernels* kernels_avx512bf16(bool dot);  // bf16 products by the dot product, or widened
 const Kernels* kernels_neon();
 
 }  // namespace bpfree::product

@@ -177,10 +177,6 @@ struct Vec<Isa, float> {
     store_bf16(buffer);
     for (std::size_t i = 0; i < n; ++i) p[i] = buffer[i];
   }
-  [[gnu::always_inline]] static Vec dot_pair(Vec acc, Bits a, Bits b) {
-    acc = fma(from_pair_low(a), from_pair_low(b), acc);
-    return fma(from_pair_high(a), from_pair_high(b), acc);
-  }
 };
 
 template <class Isa>

@@ -37,13 +37,6 @@ struct Avx512Pairs {
   [[gnu::always_inline]] static __m512i pack_pair(__m512 low, __m512 high) {
     return _mm512_or_si512(narrow(low), _mm512_maskz_slli_epi32(0xffff, narrow(high), 16));
   }
-  [[gnu::always_inline]] static __m512 dot_pair(__m512 acc, __m512i a, __m512i b) {
-    const __m512i high = _mm512_set1_epi32(static_cast<int>(0xffff0000u));
-    acc = _mm512_fmadd_ps(_mm512_castsi512_ps(_mm512_maskz_slli_epi32(0xffff, a, 16)),
-                          _mm512_castsi512_ps(_mm512_maskz_slli_epi32(0xffff, b, 16)), acc);
-    return _mm512_fmadd_ps(_mm512_castsi512_ps(_mm512_and_si512(a, high)),
-                           _mm512_castsi512_ps(_mm512_and_si512(b, high)), acc);
-  }
 };
 
 template <class Isa>
@@ -203,6 +196,7 @@ struct Vec<Isa, float> {
   [[gnu::always_inline]] void store_bf16_partial(std::uint16_t* p, std::size_t n) const {
     _mm256_mask_storeu_epi16(p, first(n), Avx512Pairs<Isa>::narrow_packed(v));
   }
+  // Avx512Bf16 alone.
   [[gnu::always_inline]] static Vec dot_pair(Vec acc, Bits a, Bits b) {
     return {Avx512Pairs<Isa>::dot_pair(acc.v, a.v, b.v)};
   }

@@ -147,10 +147,6 @@ struct Vec<Isa, T> {
   [[gnu::always_inline]] void store_bf16_partial(std::uint16_t* p, std::size_t n) const {
     if (n > 0) store_bf16(p);
   }
-  [[gnu::always_inline]] static Vec dot_pair(Vec acc, Bits a, Bits b) {
-    acc = mul_add(from_pair_low(a), from_pair_low(b), acc);
-    return mul_add(from_pair_high(a), from_pair_high(b), acc);
-  }
 };
 
 template <class Isa>

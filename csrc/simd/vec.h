@@ -36,9 +36,9 @@
 //   from_pair_low(u)  from_pair_high(u)  load_bf16(p)  load_bf16_partial(p, n)   exact
 //   pack_pair(low, high)  store_bf16(p)  store_bf16_partial(p, n)
 //                         round to nearest even, NaN stays NaN
-//   dot_pair(acc, a, b)   acc + a.low * b.low + a.high * b.high: two mul_add, low first.
-//                         Avx512Bf16 takes the CPU's instruction, which rounds otherwise and takes
-//                         denormals for zero, as does its conversion
+//   dot_pair(acc, a, b)   Avx512Bf16 alone: acc + a.low * b.low + a.high * b.high by the CPU's instruction,
+//                         which rounds in its own way and takes denormals for zero, as does its
+//                         conversion
 // uint32_t
 //   zero() set load store load_partial store_partial iota()
 //   + - & | ^ and << >> by a constant, >> brings in zeros

@@ -125,7 +125,7 @@ def test_small_numbers_are_not_flushed(dtype):
 
 
 def test_bfloat16_products_are_exact_where_float32_is():
-    """Small integers: whatever the order, and whether the dot product is native or widened."""
+    """Small integers: whatever the order, and whether by dot products or widened."""
     rng = np.random.default_rng(0)
     a = rng.integers(-16, 17, (31, 45)).astype(np.float32)
     b = rng.integers(-16, 17, (45, 50)).astype(np.float32)
@@ -174,7 +174,7 @@ def test_bad_layouts_are_refused():
     a, b, _, _ = operands(6, 5, 4, "float32")
     out = output(6, 4, "float32")
     with pytest.raises((TypeError, ValueError), match=r"(?i)contiguous|order"):
-        core.product(np.asfortranarray(a), b, out, False, False)
+        core.product(np.repeat(a, 2, axis=1)[:, ::2], b, out, False, False)
     with pytest.raises((TypeError, ValueError), match=r"(?i)contiguous|order"):
         core.product(a, b, output(4, 6, "float32").T, False, False)
     swapped = a.astype(a.dtype.newbyteorder())
@@ -188,6 +188,16 @@ def test_bad_layouts_are_refused():
             core.product(wrong, b, output(6, 4, "float32"), False, False)
     with pytest.raises(ValueError, match="-1"):
         core.product(a, b, output(6, 4, "float32"), False, False, -1)
+
+
+def test_fortran_order_is_the_transpose():
+    a, b, _, _ = operands(6, 5, 4, "float32")
+    expected, out = output(6, 4, "float32"), output(6, 4, "float32")
+    core.product(a, b, expected, False, False)
+    core.product(np.asfortranarray(a), np.asfortranarray(b), out, False, False)
+    np.testing.assert_array_equal(out, expected)
+    core.product(np.asfortranarray(a.T), np.asfortranarray(b.T), out, True, True)
+    np.testing.assert_array_equal(out, expected)
 
 
 def test_overlapping_out_is_refused():
