@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""PyTorch's Forward-Forward and local losses take the steps of the float64 answers."""
+"""PyTorch's Forward-Forward and local losses, and our own, take the steps of the answers."""
 
 from __future__ import annotations
 
@@ -16,7 +16,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 from answers import CHANGE_TOLERANCE, change_error
 from layer_local_answers import ForwardForwardAnswer, LocalLossAnswer
 from layer_local_problem import ForwardForwardProblem, LocalLossProblem
+from ours_local_loss import OursLocalLoss
 from problem import Data, Layers
+from rivals.base import Rival
 from rivals.torch_forward_forward_rival import VARIANTS as FORWARD_FORWARD
 from rivals.torch_local_loss_rival import VARIANTS as LOCAL
 
@@ -113,15 +115,18 @@ def test_forward_forward_in_bf16_and_with_hard_negatives() -> None:
     assert all(np.isfinite(w).all() for w, _ in trainee.layers())
 
 
+@pytest.mark.parametrize("rival", [LOCAL[""], OursLocalLoss("", "float32", 1)])
 @pytest.mark.parametrize("activation", ["relu", "leaky_relu"])
 @pytest.mark.parametrize("sim_projection", [False, True])
 @pytest.mark.parametrize("objective", ["pred", "sim", "predsim"])
-def test_local_loss_step(objective: str, sim_projection: bool, activation: str) -> None:
+def test_local_loss_step(
+    objective: str, sim_projection: bool, activation: str, rival: Rival
+) -> None:
     problem = LocalLossProblem(
         SIZES, BATCH, learning_rate=1.0, objective=objective, sim_projection=sim_projection,
         activation=activation, similarity_weight=0.6,
     )  # fmt: skip
-    error, *_ = error_of(LOCAL[""], problem, LocalLossAnswer, 1)
+    error, *_ = error_of(rival, problem, LocalLossAnswer, 1)
     assert error <= STEP
 
 
