@@ -10,7 +10,7 @@ number of threads. NaN is no error: it goes where the arithmetic takes it.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 
@@ -101,8 +101,10 @@ def product(
            [14., 50.]], dtype=float32)
     """
     wanted = None if dtype is None else product_type(dtype)
-    left, right = operand("a", a, wanted), operand("b", b, wanted)
+    left: Any = operand("a", a, wanted)
+    right: Any = operand("b", b, wanted)
     transposed_a, transposed_b = flag("transpose_a", transpose_a), flag("transpose_b", transpose_b)
+    result: Any
     if out is None:
         if left.ndim != 2 or right.ndim != 2:
             shapes = f"a has {dimensions(left)} and b has {dimensions(right)}"
