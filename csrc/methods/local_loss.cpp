@@ -52,6 +52,9 @@ LocalLoss::LocalLoss(Network& network, const TrainerOptions& options,
       s.inverse = Buffer<float>(y.n_panels * kPanel);
       s.factor = Buffer<float>(y.n_panels * kPanel);
     }
+    // Several tiles that update a panel would each make its delta, whose product is as deep as the batch.
+    if (has_sim() && update_tiling(l, y.n_out).n_groups > 1)
+      s.delta = Buffer<float>(checked_product(y.n_panels, delta_size()));
     layer_.push_back(std::move(s));
   }
   error_ = {};  // every layer has its own
@@ -159,6 +162,7 @@ void LocalLoss::build_schedule() {
       update = gram + 2;
       if (n_projections() > 0) at(update++).push_back({Do::project_back, l});
     }
+    if (layer_[l].delta.size() > 0) at(update++).push_back({Do::keep_delta, l});
     at(update).push_back({Do::update, l});
     if (has_head(l)) at(p + 2).push_back({Do::update, head});
     if (n_projections() > 0) at(update + 1).push_back({Do::update_projection, l});
@@ -244,6 +248,13 @@ void LocalLoss::add_action(const Action& action) {
             self_of(self).project_back(stage(self).layer, panel, worker);
           },
           l);
+    case Do::keep_delta:
+      return add(
+          panels(),
+          [](const void* self, std::size_t panel, const Worker& worker) {
+            self_of(self).keep_delta(stage(self).layer, panel, worker);
+          },
+          l);
     case Do::update_projection:
       return add(
           update_tiling(head_of(l), network_.layer(l).n_out).n_groups * panels(),
@@ -274,7 +285,7 @@ std::size_t LocalLoss::extra_scratch_bytes() const {
     widest = std::max(widest, network_.layers()[l].n_out);
   // Of an update: the gradient before batch normalization, and the feedback. Of the others: a panel of centred rows, or of
   // random numbers.
-  const std::size_t norm = norms_.empty() ? 0 : padded_batch_ + 1;
+  const std::size_t norm = 1 + (norms_.empty() ? 0 : padded_batch_);
   const std::size_t similarity = !has_sim()            ? 0
                                  : n_projections() > 0 ? std::max(widest, padded_batch_)
                                                        : padded_batch_;

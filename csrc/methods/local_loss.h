@@ -63,9 +63,7 @@ class LocalLoss final : public DenseTrainer {
   Norm norm(std::size_t layer) const;
 
   std::vector<StateArray> state_arrays() const override;
-  std::vector<Alignment> alignment(const TrainingData& data) const override {
-    return Trainer::alignment(data);
-  }
+  std::vector<Alignment> alignment(const TrainingData&) const override { refuse_alignment(); }
 
  protected:
   void prepare_epoch() override;
@@ -103,6 +101,7 @@ class LocalLoss final : public DenseTrainer {
     gram,
     similarity,
     project_back,
+    keep_delta,
     update,
     update_projection,
     gather_next
@@ -115,9 +114,10 @@ class LocalLoss final : public DenseTrainer {
     Buffer<float> signal;         // panels [batch][32]: of e, then of A or A Z
     Buffer<float> head_feedback;  // M^T as panels [n_l / 32][head_depth][32]
     Buffer<float> head_loss, similarity_loss, mean, inverse_norm;
-    Buffer<float> z;                // h V, [batch][n]
-    Buffer<char> dropped, packed;   // what the next layer reads where there is dropout
-    Buffer<float> normalized;       // [batch][n]
+    Buffer<float> z;               // h V, [batch][n]
+    Buffer<char> dropped, packed;  // what the next layer reads where there is dropout
+    Buffer<float> normalized;      // [batch][n]
+    Buffer<float> delta;           // of each panel, as scratch has it; empty: made where it is used
     Buffer<float> inverse, factor;  // 1 / deviation, and gain times it, as this step has them
     std::vector<product::RowBlock> blocks;  // rows of a panel of 32 units
   };
@@ -173,6 +173,10 @@ class LocalLoss final : public DenseTrainer {
   void drop(std::size_t layer, std::size_t panel, std::size_t first_row, std::size_t n_rows,
             const Worker& worker) const;
   void centered_columns(float* out, std::size_t layer, std::size_t panel) const;
+  std::size_t delta_size() const { return (padded_batch_ + 2) * product::kPanel; }
+  void compute_delta(std::size_t layer, std::size_t panel, void* delta, float* column_sums,
+                     float* gain_gradient, float* scratch) const;
+  void keep_delta(std::size_t layer, std::size_t panel, const Worker& worker) const;
   const float* feedback_panel(std::size_t layer, std::size_t panel, float* scratch) const;
   void sum_losses();
   product::Parameters projection_parameters(std::size_t layer, std::size_t panel) const;

@@ -171,19 +171,37 @@ const float* LocalLoss::feedback_panel(std::size_t layer, std::size_t panel, flo
   return scratch;
 }
 
+// Delta, its column sums and what batch normalization's gain gets: where the update wants them.
 void LocalLoss::make_delta(std::size_t index, std::size_t panel, void* delta,
                            float* column_sums) const {
-  product::ProjectArgs args = project_args(index, panel, delta, column_sums);
-  if (is_output(index)) return kernels_.project(args);
-  const LayerState& s = layer_[index];
+  if (is_output(index)) return kernels_.project(project_args(index, panel, delta, column_sums));
   float* gain_gradient = extra_scratch(column_sums);
-  float* gradient = gain_gradient + kPanel;
-  float* feedback = norms_.empty() ? gain_gradient : gradient + padded_batch_ * kPanel;
+  const Buffer<float>& kept = layer_[index].delta;
+  if (kept.size() == 0)
+    return compute_delta(index, panel, delta, column_sums, gain_gradient, gain_gradient + kPanel);
+  const float* from = kept.data() + panel * delta_size();
+  std::copy_n(from, kPanel, column_sums);
+  std::copy_n(from + kPanel, kPanel, gain_gradient);
+  std::copy_n(from + 2 * kPanel, delta_size() - 2 * kPanel, static_cast<float*>(delta));
+}
+
+void LocalLoss::keep_delta(std::size_t layer, std::size_t panel, const Worker& worker) const {
+  float* to = layer_[layer].delta.data() + panel * delta_size();
+  compute_delta(layer, panel, to + 2 * kPanel, to, to + kPanel,
+                static_cast<float*>(worker.scratch));
+}
+
+void LocalLoss::compute_delta(std::size_t layer, std::size_t panel, void* delta, float* column_sums,
+                              float* gain_gradient, float* scratch) const {
+  const LayerState& s = layer_[layer];
+  product::ProjectArgs args = project_args(layer, panel, delta, column_sums);
+  float* gradient = scratch;
+  float* feedback = norms_.empty() ? scratch : gradient + padded_batch_ * kPanel;
   args.signal.data =
-      s.signal.data() + (has_pred() ? 0 : error_panels(index) * error_panel_stride());
-  args.feedback = feedback_panel(index, panel, feedback);
+      s.signal.data() + (has_pred() ? 0 : error_panels(layer) * error_panel_stride());
+  args.feedback = feedback_panel(layer, panel, feedback);
   args.depth = head_depth();
-  if (has_sim()) args.depth += projections_.empty() ? n_ : projections_[index].n_out;
+  if (has_sim()) args.depth += projections_.empty() ? n_ : projections_[layer].n_out;
   if (norms_.empty()) return kernels_.project(args);
   product::kernels().f32.store({.a = args.signal,
                                 .packed = nullptr,
@@ -203,7 +221,7 @@ void LocalLoss::make_delta(std::size_t index, std::size_t panel, void* delta,
                             .preactivation = args.preactivation,
                             .preactivation_stride = args.preactivation_stride,
                             .normalized = s.normalized.data() + panel * kPanel,
-                            .normalized_stride = network_.layers()[index].n_panels * kPanel,
+                            .normalized_stride = network_.layers()[layer].n_panels * kPanel,
                             .factor = s.factor.data() + panel * kPanel,
                             .delta = delta,
                             .gain_gradient = gain_gradient,

@@ -91,8 +91,11 @@ void Trainer::set_feedback(std::size_t, const float*) {
 void Trainer::set_stage(std::optional<std::size_t>) {
   fail("this method trains all layers at once: it has no stages");
 }
-std::vector<Trainer::Alignment> Trainer::alignment(const TrainingData&) const {
+void Trainer::refuse_alignment() {
   fail("this method has no alignment with backprop: its layers do not see the output's error");
+}
+std::vector<Trainer::Alignment> Trainer::alignment(const TrainingData&) const {
+  refuse_alignment();
 }
 
 void Trainer::feedback_shape(std::size_t layer, std::size_t& rows, std::size_t& columns) const {

@@ -117,6 +117,7 @@ class Trainer : private PhaseSource {
   // The plans of phase `index` of a step; phase 0 follows the gather of the batch. Returns false after the last.
   virtual bool build_phase(std::size_t index) = 0;
   virtual void before_step() {}
+  [[noreturn]] static void refuse_alignment();
   virtual void check_target(const TrainingData& data) const;
   virtual std::size_t scratch_bytes() const = 0;                          // of a thread
   virtual std::size_t n_features() const { return network_.sizes()[0]; }  // columns of x

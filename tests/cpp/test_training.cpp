@@ -5,12 +5,14 @@
 #include <algorithm>
 #include <array>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "check.h"
 #include "methods/backprop.h"
 #include "methods/feedback.h"
+#include "methods/local_loss.h"
 #include "naive.h"
 
 namespace bpfree::test {
@@ -46,9 +48,10 @@ struct Samples {
   std::vector<std::int32_t> labels;
 };
 
-Network make_network(Activation activation, Compute compute) {
+Network make_network(Activation activation, Compute compute,
+                     std::size_t first_head = Network::kNoHeads) {
   Network network({kSizes.begin(), kSizes.end()}, activation, formulas::Loss::softmax_cross_entropy,
-                  compute);
+                  compute, first_head);
   network.initialize(5, Initializer::uniform);
   return network;
 }
@@ -99,15 +102,21 @@ void check_prediction(Activation activation) {
   }
 }
 
-// Backpropagation, or a rule of feedback.h.
+// Backpropagation, local losses, or a rule of feedback.h.
 struct Method {
   std::string name;
   bool is_backprop = false;
   FeedbackOptions feedback;
+  std::optional<LocalLossOptions> local_loss;
+
+  std::size_t first_head() const {
+    const bool has_heads = local_loss && local_loss->kind != LocalLossKind::sim;
+    return has_heads ? 0 : Network::kNoHeads;
+  }
 };
 
 std::vector<Method> all_methods() {
-  std::vector<Method> methods = {{"backprop", true, {}}};
+  std::vector<Method> methods = {{"backprop", true, {}, {}}};
   for (const FeedbackRule rule :
        {FeedbackRule::direct, FeedbackRule::layerwise, FeedbackRule::sign_symmetric,
         FeedbackRule::sign_symmetric_batchwise, FeedbackRule::sign_symmetric_fixed,
@@ -118,8 +127,23 @@ std::vector<Method> all_methods() {
       feedback.error_signal = signal;
       methods.push_back({"feedback rule " + std::to_string(static_cast<int>(rule)) + " signal " +
                              std::to_string(static_cast<int>(signal)),
-                         false, feedback});
+                         false,
+                         feedback,
+                         {}});
     }
+  }
+  for (const LocalLossKind kind :
+       {LocalLossKind::pred, LocalLossKind::sim, LocalLossKind::predsim}) {
+    const std::string name = "local loss " + std::to_string(static_cast<int>(kind));
+    methods.push_back({name, false, {}, LocalLossOptions{.kind = kind}});
+    methods.push_back({name + " with all options",
+                       false,
+                       {},
+                       LocalLossOptions{.kind = kind,
+                                        .similarity_weight = 0.5f,
+                                        .sim_projection = true,
+                                        .batch_normalization = true,
+                                        .dropout = 0.2f}});
   }
   return methods;
 }
@@ -127,6 +151,8 @@ std::vector<Method> all_methods() {
 std::unique_ptr<Trainer> make_trainer(const Method& method, Network& network,
                                       const TrainerOptions& trainer_options) {
   if (method.is_backprop) return std::make_unique<Backprop>(network, trainer_options);
+  if (method.local_loss)
+    return std::make_unique<LocalLoss>(network, trainer_options, *method.local_loss);
   return make_feedback_trainer(network, trainer_options, method.feedback);
 }
 
@@ -175,7 +201,7 @@ void check_threads(Compute compute, Activation activation, const Method& method)
   const Samples samples;
   std::vector<float> first;
   for (const int n_threads : kThreadCounts) {
-    Network network = make_network(activation, compute);
+    Network network = make_network(activation, compute, method.first_head());
     const std::vector<float> initial = all_parameters(network);
     const auto trainer = make_trainer(method, network, options(formulas::Solver::adam, n_threads));
     run_epoch(*trainer, samples);
@@ -185,6 +211,27 @@ void check_threads(Compute compute, Activation activation, const Method& method)
           method.name + ": a weight is not a number");
     check(parameters != initial, method.name + ": nothing was learned");
     check(parameters == first, method.name + ": the number of threads changed a weight");
+  }
+}
+
+// One layer after the other, with and without the cache of its inputs.
+void check_stages(Compute compute, const Method& method) {
+  const Samples samples;
+  std::vector<float> first;
+  for (const bool caches : {false, true}) {
+    Network network = make_network(Activation::relu, compute, method.first_head());
+    LocalLoss trainer(network, options(formulas::Solver::adam, 2), *method.local_loss);
+    trainer.set_cache(caches);
+    for (std::size_t stage = 0; stage + 2 < kSizes.size(); ++stage) {
+      trainer.set_stage(stage);
+      for (int epoch = 0; epoch < 2; ++epoch) run_epoch(trainer, samples);
+    }
+    std::vector<float> out(kSamples * kSizes.back());
+    trainer.predict(samples.view(), out.data(), true, false, 2);
+    std::vector<float> result = all_parameters(network);
+    result.insert(result.end(), out.begin(), out.end());
+    if (first.empty()) first = result;
+    check(result == first, method.name + ": the cache changed a number");
   }
 }
 
@@ -201,6 +248,9 @@ void test_training() {
     for (const Compute compute : {Compute::float32, Compute::bfloat16})
       for (const Activation activation : {Activation::relu, Activation::gelu})
         check_threads(compute, activation, method);
+  for (const Method& method : all_methods())
+    for (const Compute compute : {Compute::float32, Compute::bfloat16})
+      if (method.local_loss) check_stages(compute, method);
 }
 
 }  // namespace bpfree::test
