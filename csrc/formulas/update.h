@@ -44,11 +44,11 @@ template <Solver kSolver, class V>
   if constexpr (kSolver == Solver::adam) {
     state1 = V::mul_add(s.beta_1, state1, s.one_minus_beta_1 * g);
     state2 = V::mul_add(s.beta_2, state2, s.one_minus_beta_2 * g * g);
-    return kept - s.lr * state1 / (V::sqrt(state2) + s.epsilon);
+    return kept - V::divide_fast(s.lr * state1, V::sqrt_fast(state2) + s.epsilon);
   }
   if constexpr (kSolver == Solver::rmsprop) {
     state1 = V::mul_add(s.beta_2, state1, s.one_minus_beta_2 * g * g);
-    return kept - s.lr * g / (V::sqrt(state1) + s.epsilon);
+    return kept - V::divide_fast(s.lr * g, V::sqrt_fast(state1) + s.epsilon);
   }
   return kept;
 }

@@ -362,16 +362,18 @@ struct UpdateEpilogue {
   using V = Vec<Isa, float>;
   const UpdateArgs& args;
 
-  // Parameters come from L3 or memory: those of the tile after the next are asked for here, into L2, which holds more
-  // requests in flight than L1.
+  // Parameters come from L3 or memory: those of the next tile are asked for meanwhile.
   template <std::size_t R>
-  [[gnu::always_inline]] void prefetch(std::size_t row, std::size_t column) const {
-    const std::size_t at = (row + 2 * R) * kPanel + column;
-    prefetch_rows<R>(args.parameters[0].value + at);
-    if constexpr (kSolver != formulas::Solver::sgd)
-      prefetch_rows<R>(args.parameters[0].state1 + at);
-    if constexpr (kSolver == formulas::Solver::adam)
-      prefetch_rows<R>(args.parameters[0].state2 + at);
+  [[gnu::always_inline]] auto streams(std::size_t row, std::size_t depth) const {
+    constexpr std::size_t kArrays =
+        1 + (kSolver != formulas::Solver::sgd) + (kSolver == formulas::Solver::adam);
+    const Parameters& p = args.parameters[0];
+    const float* const arrays[] = {p.value, p.state1, p.state2};
+    Streams<kArrays> streams;
+    for (std::size_t s = 0; s < kArrays; ++s)
+      streams.from[s] = reinterpret_cast<const char*>(arrays[s] + (row + R) * kPanel);
+    streams.step = (R * kPanel * sizeof(float) << 8) / (depth > 0 ? depth : 1);
+    return streams;
   }
 
   template <std::size_t R, std::size_t NV>
@@ -417,13 +419,6 @@ struct UpdateEpilogue {
         if (has_odd) odd.store_bf16(p.shadow_rows + at + kPanel);
       }
     }
-  }
-
-  template <std::size_t R>
-  [[gnu::always_inline]] static void prefetch_rows(const float* p) {
-    constexpr std::size_t kLine = 16;
-#pragma GCC unroll 28
-    for (std::size_t i = 0; i < R * kPanel; i += kLine) __builtin_prefetch(p + i, 0, 2);
   }
 
   [[gnu::always_inline]] static V step(const Parameters& p, std::size_t at, V sum,

@@ -68,6 +68,20 @@ struct Bf16Dot {
 
 enum class Walk { rows, columns };
 
+// Streams of memory that a tile's product brings into L1 meanwhile, a little with each depth step. Tried: all at once at the
+// tile's beginning, into L2 and a tile earlier: update with momentum 85 % of the peak instead of 92 %, with Adam 71 % instead
+// of 79 %. They filled the few buffers through which the product's own loads go.
+template <std::size_t K>
+struct Streams {
+  const char* from[K > 0 ? K : 1] = {};
+  std::size_t step = 0;  // of a depth step, in 2^-8 bytes
+
+  [[gnu::always_inline]] void prefetch(std::size_t at) const {
+#pragma GCC unroll 3
+    for (std::size_t s = 0; s < K; ++s) __builtin_prefetch(from[s] + (at >> 8), 0, 3);
+  }
+};
+
 template <class M, std::size_t R, std::size_t NV>
 struct Tile {
   using Sum = typename M::Sum;
@@ -112,11 +126,14 @@ struct Tile {
   }
 
   // Broadcast operand packed [depth][R].
+  template <std::size_t K>
   [[gnu::always_inline]] inline void multiply_columns(const typename M::Word* a,
-                                                      const typename M::Word* b,
-                                                      std::size_t depth) {
+                                                      const typename M::Word* b, std::size_t depth,
+                                                      const Streams<K>& streams) {
     using Operand = typename M::Operand;
-    for (std::size_t k = 0; k < depth; ++k) {
+    std::size_t at = 0;
+    for (std::size_t k = 0; k < depth; ++k, at += streams.step) {
+      streams.prefetch(at);
       Operand bv[NV];
 #pragma GCC unroll 2
       for (std::size_t v = 0; v < NV; ++v) bv[v] = Operand::load(b + v * Operand::N);
@@ -155,17 +172,26 @@ struct Operands {
   }
 };
 
+// What an epilogue will read with the next tile.
+template <std::size_t R, class Epilogue>
+[[gnu::always_inline]] inline auto streams_of(const Epilogue& epilogue, std::size_t row,
+                                              std::size_t depth) {
+  if constexpr (requires { epilogue.template streams<R>(row, depth); })
+    return epilogue.template streams<R>(row, depth);
+  else
+    return Streams<0>{};
+}
+
 template <class M, Walk W, std::size_t R, std::size_t NV, class Epilogue>
 [[gnu::noinline]] void run_tile(const Operands<M>& o, std::size_t row, std::size_t column,
                                 const Epilogue& epilogue) {
   Tile<M, R, NV> tile;
   tile.zero();
-  if constexpr (requires { epilogue.template prefetch<R>(row, column); })
-    epilogue.template prefetch<R>(row, column);
   if constexpr (W == Walk::rows)
     tile.multiply_rows(o.rows, row, o.panel + column, o.depth, o.ahead(row), o.ahead_step(R));
   else
-    tile.multiply_columns(o.columns + row * o.depth, o.panel + column, o.depth);
+    tile.multiply_columns(o.columns + row * o.depth, o.panel + column, o.depth,
+                          streams_of<R>(epilogue, row, o.depth));
   epilogue(tile.c, row, column);
 }
 

@@ -99,8 +99,6 @@ template <class Isa, Walk W, std::size_t R, std::size_t NV, class Epilogue>
   } else {
     S::widen(stretch.rows, stretch.rows + n * R, o.columns + row * o.depth + k * R, n * R);
   }
-  if constexpr (requires { epilogue.template prefetch<R>(row, column); })
-    if (last) epilogue.template prefetch<R>(row, column);
   Tile<Bf16Widened<Isa>, R, NV> tile;
   tile.zero();
   if (k > 0) {
@@ -113,6 +111,8 @@ template <class Isa, Walk W, std::size_t R, std::size_t NV, class Epilogue>
   const float* b = stretch.panel;
   const std::size_t ahead_step = W == Walk::rows ? o.ahead_step(R) : 0;
   const char* ahead = W == Walk::rows ? o.ahead(row) + k * ahead_step : nullptr;
+  const auto streams = streams_of<R>(epilogue, row, 2 * o.depth);
+  std::size_t at = 2 * k * streams.step;
   for (std::size_t j = 0; j < 2 * n; ++j, a += kDepthStep, b += NV * V::N) {
     V bv[NV];
 #pragma GCC unroll 2
@@ -120,6 +120,9 @@ template <class Isa, Walk W, std::size_t R, std::size_t NV, class Epilogue>
     if constexpr (W == Walk::rows) {
       __builtin_prefetch(ahead, 0, 2);
       ahead += ahead_step / 2;
+    } else {
+      streams.prefetch(at);
+      at += streams.step;
     }
 #pragma GCC unroll 16
     for (std::size_t i = 0; i < R; ++i) {

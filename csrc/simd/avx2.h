@@ -79,6 +79,8 @@ struct Vec<Isa, float> {
   [[gnu::always_inline]] static Vec min(Vec a, Vec b) { return {_mm256_min_ps(a.v, b.v)}; }
   [[gnu::always_inline]] static Vec max(Vec a, Vec b) { return {_mm256_max_ps(a.v, b.v)}; }
   [[gnu::always_inline]] static Vec sqrt(Vec a) { return {_mm256_sqrt_ps(a.v)}; }
+  [[gnu::always_inline]] static Vec sqrt_fast(Vec a) { return sqrt(a); }
+  [[gnu::always_inline]] static Vec divide_fast(Vec a, Vec b) { return a / b; }
   [[gnu::always_inline]] static Vec abs(Vec a) {
     return {_mm256_andnot_ps(_mm256_set1_ps(-0.0f), a.v)};
   }

@@ -107,6 +107,18 @@ struct Vec<Isa, float> {
     return {_mm512_maskz_max_ps(0xffff, a.v, b.v)};
   }
   [[gnu::always_inline]] static Vec sqrt(Vec a) { return {_mm512_maskz_sqrt_ps(0xffff, a.v)}; }
+  // The CPU's estimates of 14 bits and a step of Newton's: 10 operations for a root and a quotient, which block the CPU's
+  // divider for some 35 cycles otherwise.
+  [[gnu::always_inline]] static Vec sqrt_fast(Vec a) {
+    a = max(a, set(0x1p-126f));
+    const Vec inverse = {_mm512_maskz_rsqrt14_ps(0xffff, a.v)};
+    const Vec root = a * inverse;
+    return fma(root, fnma(root, set(0.5f) * inverse, set(0.5f)), root);
+  }
+  [[gnu::always_inline]] static Vec divide_fast(Vec a, Vec b) {
+    const Vec inverse = {_mm512_maskz_rcp14_ps(0xffff, b.v)};
+    return a * fma(inverse, fnma(b, inverse, set(1.0f)), inverse);
+  }
   [[gnu::always_inline]] static Vec abs(Vec a) {
     return {_mm512_castsi512_ps(
         _mm512_and_si512(_mm512_castps_si512(a.v), _mm512_set1_epi32(0x7fffffff)))};

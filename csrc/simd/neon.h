@@ -66,6 +66,8 @@ struct Vec<Isa, float> {
   [[gnu::always_inline]] static Vec min(Vec a, Vec b) { return select(a < b, a, b); }
   [[gnu::always_inline]] static Vec max(Vec a, Vec b) { return select(a > b, a, b); }
   [[gnu::always_inline]] static Vec sqrt(Vec a) { return {vsqrtq_f32(a.v)}; }
+  [[gnu::always_inline]] static Vec sqrt_fast(Vec a) { return sqrt(a); }
+  [[gnu::always_inline]] static Vec divide_fast(Vec a, Vec b) { return a / b; }
   [[gnu::always_inline]] static Vec abs(Vec a) { return {vabsq_f32(a.v)}; }
   [[gnu::always_inline]] static Vec floor(Vec a) { return {vrndmq_f32(a.v)}; }
   [[gnu::always_inline]] static Vec round_nearest(Vec a) { return {vrndnq_f32(a.v)}; }

@@ -75,6 +75,8 @@ struct Vec<Isa, T> {
     else
       return {__builtin_sqrt(a.v)};
   }
+  [[gnu::always_inline]] static Vec sqrt_fast(Vec a) { return sqrt(a); }
+  [[gnu::always_inline]] static Vec divide_fast(Vec a, Vec b) { return a / b; }
   [[gnu::always_inline]] static Vec abs(Vec a) {
     if constexpr (kFloat)
       return {__builtin_fabsf(a.v)};

@@ -29,6 +29,8 @@
 //   bits()  from_bits(u)
 //   split(x, m, e)    x = m * 2^e with m in [0.75, 1.5); x positive and normal
 //   scale(x, n)       x * 2^n, one rounding; n integral, |n| <= 252, x in [0.5, 2]
+//   sqrt_fast(a)  divide_fast(a, b)   within 3 ulp; a in [0, 2^126] and 2^-126 in the place of a smaller
+//                     one, b in [2^-126, 2^126]. Not the same bits on every instruction set
 //   flip_sign(x, u)   x with its sign bit xored with the sign bits of u (other bits do not count)
 //   store_double(p)   widened
 //   zip_low(a, b)  zip_high(a, b)   in each 128 bits a0 b0 a1 b1, and a2 b2 a3 b3 (not Scalar)
