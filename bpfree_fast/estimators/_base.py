@@ -201,11 +201,19 @@ class NetworkEstimator(FittedNetwork, ABC):
             self._learning_rate = settings.learning_rate
         self._make_trainer(options, settings, batch_size)
         self._restore_last()
+        seconds = 0.0
         for last in self._stages(settings, incremental):
             training = Training(
-                self, settings, samples, validation, n_epochs=last, incremental=incremental
+                self,
+                settings,
+                samples,
+                validation,
+                n_epochs=last,
+                incremental=incremental,
+                seconds=seconds,
             )
             training.run(n_seen)
+            seconds = training.seconds
             if self.interrupted_ or training.asked_to_stop:
                 break
 

@@ -171,8 +171,10 @@ class LocalLossEstimator(LayerLocalEstimator):
 
     def _stages(self, settings: Settings, incremental: bool) -> Iterator[int]:
         self._trainer.drop_cache()
-        self._trainer.set_cache(self.cache_inputs)
-        yield from super()._stages(settings, incremental)
+        for end in super()._stages(settings, incremental):
+            # The first epoch fills the cache: it pays from the second on.
+            self._trainer.set_cache(self.cache_inputs and end - self.n_iter_ > 1)
+            yield end
 
     # What the trainer holds besides the network: projections, then four arrays of each layer.
 

@@ -77,6 +77,7 @@ class Training:
         *,
         n_epochs: int,
         incremental: bool,
+        seconds: float,
     ) -> None:
         self.estimator = estimator
         self.trainer = estimator._trainer
@@ -88,7 +89,8 @@ class Training:
         self.n_steps = math.ceil(len(samples) / estimator._trainer_options["batch_size"])
         # From where the steps are: exact for whole epochs, and ends at 0 after an interruption.
         self.total_steps = self.trainer.step + (n_epochs - estimator.n_iter_) * self.n_steps
-        self.seconds = 0.0
+        # Of the stages before this one too: one clock for one call of fit.
+        self.seconds = seconds
         self.asked_to_stop = False
 
     def run(self, n_seen: int) -> None:

@@ -66,6 +66,7 @@ def test_train_writes_what_it_is_asked_for(tmp_path, capfd, digits):
     speed = 3 * len(digits.X_train) / result["train_seconds"]
     assert result["samples_per_second"] == pytest.approx(speed)
     assert 10e6 < result["peak_memory_bytes"] < 10e9
+    assert result["machine"]["bfloat16"] in ("dot", "widened")
     assert result["config"]["hidden_layer_sizes"] == [32]
     assert result["config"]["seed"] == 0
     assert result["versions"]["bpfree_fast"] == bf.__version__

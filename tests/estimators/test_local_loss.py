@@ -10,6 +10,7 @@ from sklearn.datasets import load_diabetes
 from sklearn.preprocessing import scale
 
 import bpfree_fast as bf
+from bpfree_fast import _core as core
 
 EVERYTHING = {
     "local_loss": "predsim", "sim_projection": True, "batch_normalization": True,
@@ -236,6 +237,21 @@ def test_kept_inputs_change_no_bit(options, digits):
     )
     assert kept.loss_curve_ == computed.loss_curve_
     assert_same(arrays(kept), arrays(computed))
+
+
+@pytest.mark.filterwarnings("ignore:The loss still fell")
+def test_inputs_are_kept_only_where_they_are_read_again(digits, monkeypatch):
+    """The first epoch fills: it would pay with memory and time for nobody."""
+    asked = []
+    set_cache = core.Trainer.set_cache
+    monkeypatch.setattr(
+        core.Trainer, "set_cache", lambda self, on: (asked.append(on), set_cache(self, on))[1]
+    )
+    clf = local_loss((24, 16), schedule="greedy", max_iter=2, learning_rate="constant")
+    clf.fit(digits.X_train, digits.y_train)
+    clf.set_params(max_iter=1).fit(digits.X_train, digits.y_train)
+    clf.partial_fit(digits.X_train, digits.y_train)
+    assert asked == [True, True, False, False, False]
 
 
 def test_what_was_kept_is_forgotten_after_the_fit(digits):

@@ -13,7 +13,8 @@ import pytest
 from sklearn.exceptions import ConvergenceWarning
 
 import bpfree_fast as bf
-from bpfree_fast import estimators
+from bpfree_fast import estimators, experiment
+from bpfree_fast.estimators._training import Training
 
 CLASSIFIERS = list(estimators.CLASSIFIERS.values())
 # Of these the first loss is known.
@@ -170,6 +171,27 @@ def test_callback_is_told_of_every_epoch(digits):
     assert 0 < ended[0].seconds < ended[1].seconds < ended[2].seconds
     with pytest.raises(dataclasses.FrozenInstanceError):
         ended[0].loss = 0.0
+
+
+@pytest.mark.parametrize("method", ["local", "forward-forward"])
+def test_seconds_are_those_of_all_stages(method, monkeypatch):
+    """One clock for one fit: no epoch of a greedy run takes less than nothing."""
+    monkeypatch.delenv("BPFREE_DATA", raising=False)
+    told = []
+    tell = Training._tell
+
+    def note(self, *args, **options):
+        tell(self, *args, **options)
+        told.append(self.seconds)
+
+    monkeypatch.setattr(Training, "_tell", note)
+    params = {"hidden_layer_sizes": (24, 20, 16), "schedule": "greedy", "max_iter": 2}
+    result = experiment.run(experiment.Plan(method=method, params=params))
+    epochs = [epoch["seconds"] for epoch in result["epochs"]]
+    assert len(epochs) >= 6
+    assert min(epochs) > 0
+    assert told == sorted(told)
+    assert result["train_seconds"] == told[-1] == pytest.approx(sum(epochs))
 
 
 def test_callback_within_an_epoch(digits):
