@@ -131,7 +131,8 @@ default='softmax_cross_entropy'
     References
     ----------
     Nøkland & Eidnes 2019, arXiv:1901.06656, section 2; differs: no map before the similarity, and
-    norms are at least 1e-8. 'pred' alone is also Mono-Forward.
+    a row of equal numbers has cosines of 0 and gets nothing back. 'pred' alone is also
+    Mono-Forward.
 
     Examples
     --------

@@ -36,8 +36,8 @@ cache_inputs : bool, default=True
     Of greedy training: whether to keep what the layer that learns reads, `n_samples` times the
     units of the layer below, instead of computing it again in every step. The result is the same.
 batch_normalization : bool, default=False
-    Whether to normalise every hidden unit over the minibatch, before its activation. Prediction
-    uses running statistics.
+    Whether to normalise every hidden unit over the minibatch, before its activation. Sample weights
+    enter its statistics. Prediction uses running ones.
 dropout : float, default=0.0
     Share of a hidden layer's outputs that the next layer does not see in training, from 0 and
     below 1. The layer's own loss sees all of them.

@@ -256,16 +256,15 @@ py::tuple norm(const BoundTrainer& bound, std::size_t layer) {
 
 void set_norm(const BoundTrainer& bound, std::size_t layer, const py::array& gain,
               const py::array& shift, const py::array& mean, const py::array& variance) {
-  const LocalLoss::Norm n = local_loss(bound).norm(layer);
-  const float* values[] = {
-      checked<float>("gain", gain, n.size, 0), checked<float>("shift", shift, n.size, 0),
-      checked<float>("mean", mean, n.size, 0), checked<float>("variance", variance, n.size, 0)};
-  float* places[] = {n.gain, n.shift, n.mean, n.variance};
-  for (std::size_t i = 0; i < n.size; ++i)
-    if (!(values[3][i] >= 0))
-      fail("variance[" + std::to_string(i) + "] is " + std::to_string(values[3][i]) +
+  const std::size_t n = local_loss(bound).norm(layer).size;
+  const LocalLoss::Norm value{
+      checked<float>("gain", gain, n, 0), checked<float>("shift", shift, n, 0),
+      checked<float>("mean", mean, n, 0), checked<float>("variance", variance, n, 0), n};
+  for (std::size_t i = 0; i < n; ++i)
+    if (!(value.variance[i] >= 0))
+      fail("variance[" + std::to_string(i) + "] is " + std::to_string(value.variance[i]) +
            ", expected at least 0");
-  for (std::size_t k = 0; k < 4; ++k) std::copy_n(values[k], n.size, places[k]);
+  local_loss(bound).set_norm(layer, value);
 }
 
 }  // namespace

@@ -2,6 +2,7 @@
 #include "methods/dense_trainer.h"
 
 #include <algorithm>
+#include <cassert>
 #include <limits>
 
 namespace bpfree {
@@ -32,13 +33,12 @@ DenseTrainer::DenseTrainer(Network& network, const TrainerOptions& options)
   }
   error_ = Buffer<float>(checked_product(padded_batch_, network.layers().back().n_panels * kPanel));
   full_blocks_ = product::row_blocks(options.batch_size, kernels_.tile_rows);
-  full_blocks_f32_ = product::row_blocks(options.batch_size, product::kernels().f32.tile_rows);
+  assert(kernels_.tile_rows == product::kernels().f32.tile_rows);
   panels_left_ = std::make_unique<std::atomic<std::uint32_t>[]>(full_blocks_.size() + 1);
 }
 
 void DenseTrainer::prepare_epoch() {
   tail_blocks_ = product::row_blocks(tail_rows(), kernels_.tile_rows);
-  tail_blocks_f32_ = product::row_blocks(tail_rows(), product::kernels().f32.tile_rows);
 }
 
 void DenseTrainer::plain_signal(std::vector<float>&, const TrainingData&) const {}
@@ -208,7 +208,7 @@ void DenseTrainer::update_biases(std::size_t index, std::size_t panel,
 product::ProjectArgs DenseTrainer::project_args(std::size_t layer, std::size_t panel, void* delta,
                                                 float* column_sums) const {
   const Layer& y = network_.layer(layer);
-  const std::vector<product::RowBlock>& blocks = batch_blocks_f32();
+  const std::vector<product::RowBlock>& blocks = batch_blocks();
   product::ProjectArgs args{.signal = {error_of(layer), kPanel, kPanel, error_panel_stride()},
                             .feedback = nullptr,
                             .depth = network_.n_outputs(),

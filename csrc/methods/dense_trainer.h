@@ -79,11 +79,9 @@ class DenseTrainer : public Trainer {
   const std::vector<product::RowBlock>& input_blocks(std::size_t index) const {
     return input_blocks_[input_layer(index)];
   }
+  // Of products in float32 too: a full block is as high in either type.
   const std::vector<product::RowBlock>& batch_blocks() const {
     return is_full() ? full_blocks_ : tail_blocks_;
-  }
-  const std::vector<product::RowBlock>& batch_blocks_f32() const {
-    return is_full() ? full_blocks_f32_ : tail_blocks_f32_;
   }
 
   std::vector<Buffer<char>> hidden_;          // h of each hidden layer, row-major
@@ -103,7 +101,7 @@ class DenseTrainer : public Trainer {
   void pack(std::size_t index, std::size_t tile) const;
   void update(std::size_t index, std::size_t tile, const Worker& worker) const;
 
-  std::vector<product::RowBlock> full_blocks_, tail_blocks_, full_blocks_f32_, tail_blocks_f32_;
+  std::vector<product::RowBlock> full_blocks_, tail_blocks_;
   std::vector<std::vector<product::RowBlock>> input_blocks_;   // rows of W of each layer
   std::unique_ptr<std::atomic<std::uint32_t>[]> panels_left_;  // of the output layer, per row group
 };

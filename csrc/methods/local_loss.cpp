@@ -59,16 +59,19 @@ LocalLoss::LocalLoss(Network& network, const TrainerOptions& options,
   }
   error_ = {};  // every layer has its own
   if (has_sim()) {
-    const std::size_t rows = projects ? product::kernels().f32.tile_rows : kernels_.tile_rows;
     for (std::size_t k = 1; k <= batch / kPanel; ++k)
-      gram_blocks_.push_back(product::row_blocks(k * kPanel, rows));
+      gram_blocks_.push_back(product::row_blocks(k * kPanel, kernels_.tile_rows));
     target_cosines_ = Buffer<float>(checked_product(batch, batch));
-    if (network.loss() != formulas::Loss::softmax_cross_entropy)
-      target_rows_ = Buffer<float>(checked_product(batch, n_outputs));
+    if (network.loss() == formulas::Loss::softmax_cross_entropy) {
+      labels_ = Buffer<std::int32_t>(batch);
+    } else {
+      target_rows_ = Buffer<float>(checked_product(batch, row_stride(n_outputs, sizeof(float))));
+      target_panels_ = Buffer<float>(checked_product(batch, n_outputs));
+    }
     for (Buffer<float>& p : products_) p = Buffer<float>(target_cosines_.size());
     for (Buffer<float>& f : factors_) f = Buffer<float>(projects ? target_cosines_.size() : 0);
-    weight_ = Buffer<float>(batch);
   }
+  if (has_sim() || local_.batch_normalization) weight_ = Buffer<float>(batch);
   if (projects) make_projections();
   if (local_.batch_normalization) make_norms();
 }
@@ -107,6 +110,7 @@ void LocalLoss::check_target(const TrainingData& data) const {
 
 void LocalLoss::prepare_epoch() {
   DenseTrainer::prepare_epoch();
+  drop_folded_network();  // its memory: the first step makes it useless
   start_cache();
   build_schedule();
 }
@@ -140,7 +144,8 @@ void LocalLoss::build_schedule() {
   const std::size_t last = only_ ? *only_ : n_hidden() - 1;
   const std::size_t first = reads_cache_ ? last : 0;
   if (reads_cache_) at(0).push_back({Do::read_cache, first - 1});
-  if (has_sim()) at(0).push_back({Do::targets, 0});
+  if (has_sim() && labels_.size() == 0) at(0).push_back({Do::center_targets, 0});
+  if (has_sim()) at(1).push_back({Do::targets, 0});
   std::size_t p = reads_cache_ ? 1 : 0;  // of the layer's forward product
   for (std::size_t l = first; l <= last; ++l, ++p) {
     at(p).push_back({Do::forward, l});
@@ -206,11 +211,18 @@ void LocalLoss::add_action(const Action& action) {
             self_of(self).fill_cache(stage(self).layer, tile * kCacheRows);
           },
           l);
+    case Do::center_targets:
+      return add(
+          batch_panels(),
+          [](const void* self, std::size_t panel, const Worker&) {
+            self_of(self).center_targets(panel);
+          },
+          l);
     case Do::targets:
       return add(
-          divide_up(n_, kSimilarityRows),
-          [](const void* self, std::size_t tile, const Worker&) {
-            self_of(self).target_cosines(tile * kSimilarityRows);
+          batch_panels(),
+          [](const void* self, std::size_t panel, const Worker&) {
+            self_of(self).target_cosines(panel);
           },
           l);
     case Do::keep_head:

@@ -6,6 +6,7 @@
 //          cosines, T those of the centred targets (one-hot: 1 and -1 / (C - 1)), E = R - T, w the sample weights:
 //          loss = sum_ij w_i w_j E_ij^2 / (sum w)^2,   d loss / d h = A H,
 //          A_ij = (s_ij E_ij - [i = j] sum_k s_ik E_ik R_ik) / (|H_i| |H_j|),   s_ij = 4 w_i w_j / (sum w)^2.
+//          A row of equal numbers has no direction: its 1 / |H_i| counts as 0, so R_i = 0 and nothing is sent back to it.
 //          Row means of A H vanish by themselves. The output layer is trained beside as the last layer's head.
 // predsim: (1 - w) pred + w sim.
 // With projections the similarity is that of h_l V_l, V_l [n_l, n_l] learned: dV = h^T (A Z), d loss / d h = (A Z) V^T.
@@ -18,6 +19,8 @@
 // Result: same bits for any number of threads.
 #pragma once
 
+#include <memory>
+#include <mutex>
 #include <optional>
 #include <vector>
 
@@ -56,11 +59,12 @@ class LocalLoss final : public DenseTrainer {
 
   // Batch normalization of a layer: n_l values each; throws Error when there is none.
   struct Norm {
-    float *gain, *shift, *mean, *variance;  // the latter two running
+    const float *gain, *shift, *mean, *variance;  // the latter two running
     std::size_t size;
   };
   std::size_t n_norms() const { return norms_.size(); }
   Norm norm(std::size_t layer) const;
+  void set_norm(std::size_t layer, const Norm& value);  // its size is not read
 
   std::vector<StateArray> state_arrays() const override;
   std::vector<Alignment> alignment(const TrainingData&) const override { refuse_alignment(); }
@@ -93,6 +97,7 @@ class LocalLoss final : public DenseTrainer {
   enum class Do {
     read_cache,
     fill_cache,
+    center_targets,
     targets,  // cosines of the batch's targets
     forward,  // of a layer or of a head
     pack,
@@ -162,7 +167,8 @@ class LocalLoss final : public DenseTrainer {
   void start_cache();
   void read_cache(std::size_t layer, std::size_t first_row, const Worker& worker) const;
   void fill_cache(std::size_t layer, std::size_t first_row) const;
-  void target_cosines(std::size_t first_row) const;
+  void center_targets(std::size_t panel) const;
+  void target_cosines(std::size_t panel) const;
   void keep_head(std::size_t layer, std::size_t panel) const;
   void project(std::size_t layer, std::size_t tile) const;
   void gram(std::size_t layer, std::size_t tile, const Worker& worker) const;
@@ -183,9 +189,14 @@ class LocalLoss final : public DenseTrainer {
   void make_projections();
   void make_norms();
   Network normalized_network() const;
+  std::shared_ptr<const Network> folded_network() const;
+  void drop_folded_network();
   static float inverse_deviation(float variance);
   float sample_weight(std::size_t row) const {
     return data().weights != nullptr ? data().weights[batch_order()[row]] : 1.0f;
+  }
+  float inverse_weight() const {
+    return batch_weight_ > 0 ? static_cast<float>(1 / batch_weight_) : 0;
   }
   static const LocalLoss& self_of(const void* self) {
     return static_cast<const LocalLoss&>(*stage(self).trainer);
@@ -199,9 +210,12 @@ class LocalLoss final : public DenseTrainer {
   std::vector<std::vector<Action>> schedule_;
   std::vector<LayerState> layer_;
   std::vector<std::vector<product::RowBlock>> gram_blocks_;  // rows up to the end of a batch panel
-  Buffer<float> target_cosines_, target_rows_;  // panels [batch][32]; [batch][n_outputs]
-  Buffer<float> products_[2], factors_[2];      // of two layers in turn
-  Buffer<float> weight_;                        // of the batch's samples, then zeros
+  Buffer<float> target_cosines_;                             // panels [batch][32]
+  // The batch's labels; or its targets as unit rows [batch][stride], and as panels [n_outputs][32].
+  Buffer<std::int32_t> labels_;
+  Buffer<float> target_rows_, target_panels_;
+  Buffer<float> products_[2], factors_[2];  // of two layers in turn
+  Buffer<float> weight_;                    // of the batch's samples, then zeros
 
   std::vector<Layer> projections_;  // V, placed as a network's layers
   Buffer<float> projection_values_;
@@ -210,6 +224,10 @@ class LocalLoss final : public DenseTrainer {
   std::vector<NormAt> norms_;
   Buffer<float> norm_values_, norm_running_;
   OptimizerState norm_state_;
+  // The network with batch normalization in its weights, while neither changes: made when it is first predicted with.
+  mutable std::mutex folding_;
+  mutable std::shared_ptr<const Network> folded_;
+  mutable std::uint64_t folded_version_ = 0;  // of the network
 
   bool caches_ = false, reads_cache_ = false, fills_cache_ = false;
   Cache cache_;

@@ -86,9 +86,8 @@ void LocalLoss::make_norms() {
   norm_running_ = Buffer<float>(offset);
   norm_state_ = OptimizerState(options_.optimizer.solver, offset);
   for (std::size_t l = 0; l < n_hidden(); ++l) {
-    const Norm n = norm(l);
-    std::fill_n(n.gain, n.size, 1.0f);
-    std::fill_n(n.variance, n.size, 1.0f);
+    std::fill_n(norm_values_.data() + norms_[l].gain, network_.layers()[l].n_out, 1.0f);
+    std::fill_n(norm_running_.data() + norms_[l].variance, network_.layers()[l].n_out, 1.0f);
   }
 }
 
@@ -98,6 +97,17 @@ LocalLoss::Norm LocalLoss::norm(std::size_t layer) const {
   return {norm_values_.data() + at.gain, norm_values_.data() + at.shift,
           norm_running_.data() + at.mean, norm_running_.data() + at.variance,
           network_.layers()[layer].n_out};
+}
+
+void LocalLoss::set_norm(std::size_t layer, const Norm& value) {
+  check_index("batch normalization", layer, norms_.size());
+  const NormAt& at = norms_[layer];
+  const std::size_t n = network_.layers()[layer].n_out;
+  std::copy_n(value.gain, n, norm_values_.data() + at.gain);
+  std::copy_n(value.shift, n, norm_values_.data() + at.shift);
+  std::copy_n(value.mean, n, norm_running_.data() + at.mean);
+  std::copy_n(value.variance, n, norm_running_.data() + at.variance);
+  drop_folded_network();
 }
 
 float LocalLoss::inverse_deviation(float variance) {
@@ -129,10 +139,25 @@ Network LocalLoss::normalized_network() const {
   return result;
 }
 
+std::shared_ptr<const Network> LocalLoss::folded_network() const {
+  const std::lock_guard lock(folding_);
+  if (folded_ == nullptr || folded_version_ != network_.version()) {
+    folded_ = nullptr;
+    folded_ = std::make_shared<const Network>(normalized_network());
+    folded_version_ = network_.version();
+  }
+  return folded_;
+}
+
+void LocalLoss::drop_folded_network() {
+  const std::lock_guard lock(folding_);
+  folded_ = nullptr;
+}
+
 void LocalLoss::predict(const InputView& x, float* out, bool sum_of_heads, bool logits,
                         int n_threads) const {
   if (norms_.empty()) return network_.predict(x, out, logits, n_threads, sum_of_heads);
-  normalized_network().predict(x, out, logits, n_threads, sum_of_heads);
+  folded_network()->predict(x, out, logits, n_threads, sum_of_heads);
 }
 
 }  // namespace bpfree

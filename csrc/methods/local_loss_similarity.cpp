@@ -5,6 +5,7 @@
 #include <cmath>
 
 #include "methods/local_loss.h"
+#include "network/similarity.h"
 
 namespace bpfree {
 
@@ -12,42 +13,68 @@ using product::kPanel;
 
 namespace {
 
-constexpr float kTinyNorm = 1e-8f;  // the smallest norm of a centred row
+constexpr float kTinyNorm = 1e-8f;  // a centred row of at most this norm has no direction
 
 }  // namespace
 
 void LocalLoss::before_step() {
-  if (!has_sim()) return;
+  if (weight_.size() == 0) return;
   std::fill(weight_.begin(), weight_.end(), 0.0f);
   for (std::size_t i = 0; i < n_; ++i) weight_[i] = sample_weight(i);
-  const std::size_t n = network_.n_outputs();
-  for (std::size_t i = 0; target_rows_.size() > 0 && i < n_; ++i) {
-    const float* y = data().targets + batch_order()[i] * n;
-    double mean = 0, squares = 0;
-    for (std::size_t c = 0; c < n; ++c) mean += static_cast<double>(y[c]);
-    mean /= static_cast<double>(n);
-    for (std::size_t c = 0; c < n; ++c)
-      squares += (static_cast<double>(y[c]) - mean) * (static_cast<double>(y[c]) - mean);
-    const double norm = std::max(std::sqrt(squares), static_cast<double>(kTinyNorm));
-    for (std::size_t c = 0; c < n; ++c)
-      target_rows_[i * n + c] = static_cast<float>((static_cast<double>(y[c]) - mean) / norm);
-  }
+  for (std::size_t i = 0; labels_.size() > 0 && i < n_; ++i)
+    labels_[i] = data().labels[batch_order()[i]];
 }
 
-void LocalLoss::target_cosines(std::size_t first_row) const {
+// Unit rows, and the same as a panel.
+void LocalLoss::center_targets(std::size_t panel) const {
   const std::size_t n = network_.n_outputs();
-  const float other = -1 / static_cast<float>(n - 1);  // of two one-hot rows, centred
-  const std::uint32_t* order = batch_order();
-  for (std::size_t i = first_row; i < std::min(first_row + kSimilarityRows, n_); ++i)
-    for (std::size_t j = 0; j < n_; ++j) {
-      float cosine = 0;
-      if (target_rows_.size() == 0)
-        cosine = data().labels[order[i]] == data().labels[order[j]] ? 1.0f : other;
-      else
-        for (std::size_t c = 0; c < n; ++c)
-          cosine += target_rows_[i * n + c] * target_rows_[j * n + c];
-      target_cosines_[j / kPanel * error_panel_stride() + i * kPanel + j % kPanel] = cosine;
-    }
+  const std::size_t stride = row_stride(n, sizeof(float));
+  const std::size_t first = panel * kPanel, n_rows = std::min(kPanel, n_ - first);
+  const product::DtypeKernels& k = product::kernels().f32;
+  float* const out = target_rows_.data() + first * stride;
+  float squares[kPanel];
+  for (std::size_t i = 0; i < n_rows; ++i) {
+    const float* y = data().targets + batch_order()[first + i] * n;
+    const double mean = mean_of(y, n);
+    for (std::size_t c = 0; c < n; ++c)
+      out[i * stride + c] = static_cast<float>(static_cast<double>(y[c]) - mean);
+  }
+  k.row_squares(squares, out, stride, n, n_rows);
+  for (std::size_t i = 0; i < n_rows; ++i) {
+    const float norm = std::sqrt(squares[i]);
+    const float inverse = norm <= kTinyNorm ? 0 : norm / norm / norm;
+    for (std::size_t c = 0; c < n; ++c) out[i * stride + c] *= inverse;
+  }
+  k.pack_panel({.dst = target_panels_.data() + first * n,
+                .src = out,
+                .depth_stride = 1,
+                .column_stride = stride,
+                .depth = n,
+                .n_columns = n_rows});
+}
+
+void LocalLoss::target_cosines(std::size_t panel) const {
+  const std::size_t n = network_.n_outputs();
+  float* const out = target_cosines_.data() + panel * error_panel_stride();
+  if (labels_.size() > 0) {
+    const float other = -1 / static_cast<float>(n - 1);  // of two one-hot rows, centred
+    const std::int32_t* const of_columns = labels_.data() + panel * kPanel;
+    for (std::size_t i = 0; i < n_; ++i)
+      for (std::size_t j = 0; j < kPanel; ++j)
+        out[i * kPanel + j] = labels_[i] == of_columns[j] ? 1.0f : other;
+    return;
+  }
+  const std::vector<product::RowBlock>& blocks = batch_blocks();
+  product::kernels().f32.store({.a = {target_rows_.data(), row_stride(n, sizeof(float)), n, 0},
+                                .packed = nullptr,
+                                .panel = target_panels_.data() + panel * kPanel * n,
+                                .depth = n,
+                                .blocks = blocks.data(),
+                                .n_blocks = blocks.size(),
+                                .out = out,
+                                .out_stride = kPanel,
+                                .n_columns = kPanel,
+                                .accumulate = false});
 }
 
 void LocalLoss::finish_rows(std::size_t index, std::size_t row_begin, std::size_t row_end) const {
@@ -116,9 +143,8 @@ void LocalLoss::gram(std::size_t layer, std::size_t tile, const Worker& worker) 
                         .panel = worker.scratch,
                         .mean = s.mean.data() + first,
                         .inverse_norm = s.inverse_norm.data() + first});
-  const std::vector<product::RowBlock>& blocks = first + kPanel <= n_   ? gram_blocks_[panel]
-                                                 : projections_.empty() ? batch_blocks()
-                                                                        : batch_blocks_f32();
+  const std::vector<product::RowBlock>& blocks =
+      first + kPanel <= n_ ? gram_blocks_[panel] : batch_blocks();
   const std::size_t depth = divide_up(n, rows.kernels->depth_per_word);
   rows.kernels->store({.a = {rows.data, rows.stride / rows.kernels->depth_per_word, depth, 0},
                        .packed = nullptr,
@@ -165,7 +191,7 @@ void LocalLoss::centered_columns(float* out, std::size_t layer, std::size_t pane
 void LocalLoss::project_back(std::size_t layer, std::size_t panel, const Worker& worker) const {
   auto* feedback = static_cast<float*>(worker.scratch);
   centered_columns(feedback, layer, panel);
-  const std::vector<product::RowBlock>& blocks = batch_blocks_f32();
+  const std::vector<product::RowBlock>& blocks = batch_blocks();
   product::kernels().f32.store(
       {.a = {factors(layer), kPanel, kPanel, error_panel_stride()},
        .packed = nullptr,

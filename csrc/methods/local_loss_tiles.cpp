@@ -80,14 +80,18 @@ void LocalLoss::normalize(std::size_t layer, std::size_t panel) const {
     product::kernels().moments({.a = s.normalized.data() + column,
                                 .a_stride = stride,
                                 .n_rows = n_,
+                                .weight = weight_.data(),
+                                .inverse_weight = inverse_weight(),
                                 .mean = mean,
                                 .variance = variance});
-    const auto n = static_cast<float>(n_);
-    for (std::size_t j = 0; j < kPanel && column + j < y.n_out; ++j) {
+    // A weight of 2 is two rows. Weights that are shares of a whole say nothing about what the variance lacks.
+    const auto n = static_cast<float>(batch_weight_);
+    const float unbiased = n >= 2 ? n / (n - 1) : 1;
+    for (std::size_t j = 0; n > 0 && j < kPanel && column + j < y.n_out; ++j) {
       running_mean[j] += kNormMomentum * (mean[j] - running_mean[j]);
       // One row has no spread that could be estimated.
-      if (n_ > 1)
-        running_variance[j] += kNormMomentum * (variance[j] * n / (n - 1) - running_variance[j]);
+      if (n_ > 1 || n >= 2)
+        running_variance[j] += kNormMomentum * (unbiased * variance[j] - running_variance[j]);
     }
   } else {
     std::copy_n(running_mean, kPanel, mean);
@@ -223,6 +227,8 @@ void LocalLoss::compute_delta(std::size_t layer, std::size_t panel, void* delta,
                             .normalized = s.normalized.data() + panel * kPanel,
                             .normalized_stride = network_.layers()[layer].n_panels * kPanel,
                             .factor = s.factor.data() + panel * kPanel,
+                            .weight = weight_.data(),
+                            .inverse_weight = inverse_weight(),
                             .delta = delta,
                             .gain_gradient = gain_gradient,
                             .shift_gradient = column_sums});

@@ -256,6 +256,7 @@ void Trainer::finish_step() {
   weight_sum_ += batch_weight_;
   ++step_;
   ++step_in_epoch_;
+  network_.count_change();
   std::swap(x_[0], x_[1]);
   gathered_ = step_in_epoch_ < n_steps_;  // add_gather_next() is part of every method's last phase
   n_ = 0;

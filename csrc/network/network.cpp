@@ -136,6 +136,7 @@ void Network::set_weights(std::size_t layer, const float* value) {
   const Layer& y = this->layer(layer);
   pack_panels(parameters_.data() + y.weights, value, y.n_in, y.n_out);
   refresh_shadows(layer);
+  count_change();
 }
 
 void Network::get_biases(std::size_t layer, float* out) const {
@@ -144,6 +145,7 @@ void Network::get_biases(std::size_t layer, float* out) const {
 
 void Network::set_biases(std::size_t layer, const float* value) {
   std::copy_n(value, this->layer(layer).n_out, parameters_.data() + this->layer(layer).biases);
+  count_change();
 }
 
 void Network::refresh_shadows(std::size_t layer) {

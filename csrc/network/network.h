@@ -85,6 +85,10 @@ class Network {
   void predict(const InputView& x, float* out, bool logits, int n_threads,
                bool sum_of_heads = false) const;
 
+  // Counts changes of what it predicts with: by the setters here, and by who writes into parameters().
+  std::uint64_t version() const { return version_; }
+  void count_change() { ++version_; }
+
   // Packed access for the methods.
   float* parameters() const { return parameters_.data(); }
   std::uint32_t* shadow() const { return shadow_.data(); }
@@ -104,6 +108,7 @@ class Network {
   formulas::Loss loss_;
   Compute compute_;
   std::size_t first_head_;
+  std::uint64_t version_ = 0;
   std::vector<Layer> layers_, heads_;
   Buffer<float> parameters_;
   Buffer<std::uint32_t> shadow_;

@@ -13,9 +13,10 @@ using product::kPanel;
 
 namespace {
 
-constexpr double kMinNorm = 1e-8;
+constexpr double kTinyNorm = 1e-8;  // a row of at most this norm has no direction
 
-// In double, in an order of its own: the mean is what rows of almost equal numbers differ by.
+}  // namespace
+
 double mean_of(const float* row, std::size_t n) {
   constexpr std::size_t kLanes = 8;
   double sums[kLanes] = {};
@@ -28,15 +29,13 @@ double mean_of(const float* row, std::size_t n) {
   return total / static_cast<double>(n);
 }
 
-}  // namespace
-
 CentredRows::CentredRows(MatrixView<const float> rows)
     : rows_(rows),
       stride_(row_stride(rows.columns, sizeof(float))),
       n_tiles_(divide_up(rows.rows, kPanel)),
       centred_(checked_product(rows.rows, stride_)),
       packed_(checked_product(n_tiles_, rows.columns, kPanel)),
-      norm_(rows.rows),
+      inverse_norm_(rows.rows),
       full_(product::row_blocks(kPanel, product::kernels().f32.tile_rows)),
       tail_(product::row_blocks(rows.rows % kPanel, product::kernels().f32.tile_rows)) {}
 
@@ -57,7 +56,8 @@ void CentredRows::centre(std::size_t tile) const {
   k.row_squares(squares, out, stride_, rows_.columns, n_rows(tile));
   for (std::size_t i = 0; i < n_rows(tile); ++i) {
     const double norm = std::sqrt(static_cast<double>(squares[i]));
-    norm_[first(tile) + i] = norm < kMinNorm ? kMinNorm : norm;  // NaN stays NaN
+    // An infinite norm becomes NaN, which the loss shows.
+    inverse_norm_[first(tile) + i] = norm <= kTinyNorm ? 0 : norm / norm / norm;
   }
   k.pack_panel({.dst = packed_.data() + tile * rows_.columns * kPanel,
                 .src = out,
@@ -129,18 +129,18 @@ void Similarity::add(float* a, std::size_t row_tile, std::size_t column_tile, co
     double slope = 0, loss = 0;
     for (std::size_t c = 0; c < h_.n_rows(column_tile); ++c) {
       const std::size_t j = first_column + c, at = r * kPanel + c;
-      const double norms = h_.norm(i) * h_.norm(j);
-      const double cosine = static_cast<double>(products[at]) / norms;
-      const double wanted =
-          targets_ ? static_cast<double>(targets[at]) / (targets_->norm(i) * targets_->norm(j))
-          : labels_[i] == labels_[j] ? 1
-                                     : other_;
+      const double inverse = h_.inverse_norm(i) * h_.inverse_norm(j);
+      const double cosine = static_cast<double>(products[at]) * inverse;
+      const double wanted = targets_ ? static_cast<double>(targets[at]) *
+                                           targets_->inverse_norm(i) * targets_->inverse_norm(j)
+                            : labels_[i] == labels_[j] ? 1
+                                                       : other_;
       const double error = cosine - wanted;
       slope += weight(j) * error * cosine;
       loss += weight(j) * error * error;
       slopes[c] += weight(i) * error * cosine;
       losses[c] += weight(i) * error * error;
-      const auto value = static_cast<float>(4 * factor_ * weight(i) * weight(j) * error / norms);
+      const auto value = static_cast<float>(4 * factor_ * weight(i) * weight(j) * error * inverse);
       a[(column_tile * batch + i) * kPanel + c] = value;
       if (row_tile != column_tile) a[(row_tile * batch + j) * kPanel + r] = value;
     }
@@ -163,8 +163,9 @@ void Similarity::finish(float* a) {
     }
     loss_ += factor_ * weight(i) * loss;
     float& diagonal = a[(i / kPanel * batch + i) * kPanel + i % kPanel];
-    diagonal = static_cast<float>(static_cast<double>(diagonal) -
-                                  4 * factor_ * weight(i) * slope / (h_.norm(i) * h_.norm(i)));
+    diagonal = static_cast<float>(static_cast<double>(diagonal) - 4 * factor_ * weight(i) * slope *
+                                                                      h_.inverse_norm(i) *
+                                                                      h_.inverse_norm(i));
   }
 }
 

@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // The similarity loss of a layer: the cosines between the centred outputs of the batch's rows should be those between their
 // centred targets.
-//   c_i = h_i - mean(h_i), n_i = max(|c_i|, 1e-8), R_ij = c_i c_j / (n_i n_j), E = R - R of the targets
+//   c_i = h_i - mean(h_i), n_i = |c_i|, R_ij = c_i c_j / (n_i n_j), E = R - R of the targets
+//   A row whose norm is at most 1e-8 has no direction: 1 / n_i counts as 0, so its cosines are 0 and nothing is sent back to it.
 //   loss of row i = w_i sum_j w_j E_ij^2 / s, s the sum of weights; their sum is s times the weighted mean of E^2
 //   d / dh = A c with A_ij = 4 w_i w_j E_ij / (s n_i n_j), from whose diagonal 4 w_i sum_j w_j E_ij R_ij / (s n_i^2) goes off
 // Shapes: h, c [batch, n], R, E, A [batch, batch]; one-hot targets of k classes have cosines of 1 and -1 / (k - 1).
 // Source: Nøkland & Eidnes 2019, arXiv:1901.06656, section 2. Differs from their code: no convolution or linear map before it,
-//         and a norm of at least 1e-8 where they add it.
+//         and no 1e-8 beside the norm, which would send 1e8 times the error back to a row of equal numbers.
 // Cost:   batch^2 n flops (R is symmetric); reads h once; c twice, A, and of targets as much.
 // Result: same bits for any number of threads: 32 rows by 32 are one tile, and a row's sums add tiles in order.
 #pragma once
@@ -30,6 +31,9 @@ struct LocalTargets {
   const float* sample_weight = nullptr;  // of each row, null: 1
 };
 
+// In double, in an order of its own: the mean is what rows of almost equal numbers differ by.
+double mean_of(const float* row, std::size_t n);
+
 // Rows of a plain array without their means, and their inner products.
 class CentredRows {
  public:
@@ -42,7 +46,7 @@ class CentredRows {
   MatrixView<const float> rows() const {
     return {centred_.data(), rows_.rows, rows_.columns, stride_};
   }
-  double norm(std::size_t row) const { return norm_[row]; }
+  double inverse_norm(std::size_t row) const { return inverse_norm_[row]; }
   // out [32][32]: those of one tile's rows with another's.
   void products(float* out, std::size_t row_tile, std::size_t column_tile) const;
 
@@ -50,7 +54,7 @@ class CentredRows {
   MatrixView<const float> rows_;
   std::size_t stride_, n_tiles_;
   Buffer<float> centred_, packed_;
-  Buffer<double> norm_;
+  Buffer<double> inverse_norm_;
   std::vector<product::RowBlock> full_, tail_;
 };
 

@@ -27,18 +27,23 @@ struct ColumnMoments {
   using V = Vec<Isa, float>;
 
   static void run(const MomentsArgs& args) {
-    const V inverse_n = V::set(1.0f / static_cast<float>(args.n_rows));
+    const V inverse = V::set(args.inverse_weight);
     for (std::size_t j = 0; j < kPanel; j += V::N) {
       const auto a = [&](std::size_t i) __attribute__((always_inline)) {
         return V::load(args.a + i * args.a_stride + j);
       };
-      const V mean = inverse_n * sum_of_rows<V>(args.n_rows, a);
+      const auto weight = [&](std::size_t i)
+                              __attribute__((always_inline)) { return V::set(args.weight[i]); };
+      const V mean =
+          inverse * sum_of_rows<V>(args.n_rows, [&](std::size_t i) __attribute__((always_inline)) {
+            return weight(i) * a(i);
+          });
       const V squares =
           sum_of_rows<V>(args.n_rows, [&](std::size_t i) __attribute__((always_inline)) {
-            return (a(i) - mean) * (a(i) - mean);
+            return weight(i) * ((a(i) - mean) * (a(i) - mean));
           });
       mean.store(args.mean + j);
-      (inverse_n * squares).store(args.variance + j);
+      (inverse * squares).store(args.variance + j);
     }
   }
 };
@@ -69,7 +74,7 @@ struct BatchNorm {
   }
 
   static void delta(const NormalizeDeltaArgs& args) {
-    const V inverse_n = V::set(1.0f / static_cast<float>(args.n_rows));
+    const V inverse = V::set(args.inverse_weight);
     for (std::size_t j = 0; j < kPanel; j += V::N) {
       by_argument(args, j);
       const auto g = [&](std::size_t i) __attribute__((always_inline)) {
@@ -83,10 +88,10 @@ struct BatchNorm {
           args.n_rows, [&](std::size_t i) __attribute__((always_inline)) { return g(i) * x(i); });
       shift.store(args.shift_gradient + j);
       gain.store(args.gain_gradient + j);
-      const V mean = inverse_n * shift, slope = inverse_n * gain;
+      const V mean = inverse * shift, slope = inverse * gain;
       const V factor = V::load(args.factor + j);
       const auto row = [&](std::size_t i) __attribute__((always_inline)) {
-        return factor * (g(i) - mean - x(i) * slope);
+        return factor * (g(i) - V::set(args.weight[i]) * (mean + x(i) * slope));
       };
       store_rows<M>(args.delta, args.n_rows, j, row);
     }

@@ -214,10 +214,10 @@ struct CenterArgs {
   std::size_t stride;
   std::size_t n_columns;
   std::size_t n_rows;  // 1..32; the operand's other columns become zero
-  float tiny;          // the smallest norm
+  float tiny;          // a row of at most this norm has no direction
   void* panel;
   float* mean;          // of each row; 32 values, zero beyond n_rows
-  float* inverse_norm;  // 1 / the norm of each centred row, likewise
+  float* inverse_norm;  // 1 / the norm of each centred row, likewise; 0 without direction
 };
 
 // The same rows as the feedback of a product over samples: 32 columns, float [n_rows][32].
@@ -253,8 +253,10 @@ struct MomentsArgs {
   const float* a;  // of the panel's first column
   std::size_t a_stride;
   std::size_t n_rows;
-  float* mean;      // 32 values
-  float* variance;  // biased
+  const float* weight;   // of each row
+  float inverse_weight;  // 1 / their sum
+  float* mean;           // 32 values
+  float* variance;       // biased
 };
 
 // a <- (a - mean) * inverse, h = f(gain a + shift).
@@ -285,6 +287,8 @@ struct NormalizeDeltaArgs {
   const float* normalized;  // what NormalizeArgs left in a
   std::size_t normalized_stride;
   const float* factor;  // gain * inverse
+  const float* weight;  // of each row in the statistics; the gradient has it already
+  float inverse_weight;
   void* delta;
   float* gain_gradient;
   float* shift_gradient;

@@ -37,7 +37,8 @@ struct CenteredRows {
       alignas(64) float norm[V::N];
       V::sqrt(V::set(squares)).store(norm);
       args.mean[i] = mean[i];
-      args.inverse_norm[i] = 1.0f / (norm[0] > args.tiny ? norm[0] : args.tiny);
+      // No direction: cosines of 0, and nothing sent back. An infinite norm becomes NaN, which the loss shows.
+      args.inverse_norm[i] = norm[0] <= args.tiny ? 0 : norm[0] / norm[0] / norm[0];
     }
     for (std::size_t j = 0; j < kPanel; j += V::N) {
       const V middle = V::load(mean + j);
@@ -112,15 +113,16 @@ struct SimilarityRows {
       V slope = V::zero(), loss = V::zero();
       for (std::size_t j = 0; j < args.n_rows; j += V::N) {
         const std::size_t at = j / kPanel * args.panel_stride + i * kPanel + j % kPanel;
-        const V inverse = inverse_i * V::load(args.inverse_norm + j);
+        const V inverse = V::load(args.inverse_norm + j);
         const V weight = V::load(args.weight + j);
-        const V cosine = product(args, i, j, at) * inverse;
+        // In this order: the product of two small inverse norms may be zero.
+        const V cosine = product(args, i, j, at) * inverse_i * inverse;
         const V error = cosine - V::load(args.targets + at);
         const V weighted = weight * error;
         loss = V::mul_add(weighted, error, loss);
         const V by_cosine = scale * weighted;
         slope = V::mul_add(by_cosine, cosine, slope);
-        (by_cosine * inverse).store(args.factor + at);
+        (by_cosine * inverse_i * inverse).store(args.factor + at);
       }
       args.row_loss[i] = 0.25f * args.scale * args.weight[i] * loss.reduce_add();
       args.factor[i / kPanel * args.panel_stride + i * kPanel + i % kPanel] -=

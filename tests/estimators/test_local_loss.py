@@ -190,6 +190,25 @@ def test_with_sim_both_predictions_are_one(digits):
     )
 
 
+@pytest.mark.parametrize("activation", ["relu", "leaky_relu", "identity", "tanh", "gelu"])
+def test_blank_rows_do_not_blow_up_the_similarity(activation, digits):
+    X = digits.X_train.copy()
+    X[::50] = 0
+    clf = local_loss(
+        local_loss="sim", activation=activation, solver="sgd", learning_rate_init=0.05,
+        max_iter=40,
+    ).fit(X, digits.y_train)  # fmt: skip
+    assert clf.score(digits.X_test, digits.y_test) > 0.8
+
+
+@pytest.mark.filterwarnings("ignore:invalid value|overflow:RuntimeWarning")
+@pytest.mark.parametrize("kind", ["sim", "predsim"])
+def test_norms_that_overflow_are_an_error(kind, digits):
+    X = digits.X_train.astype(np.float32) * np.float32(1e25)
+    with pytest.raises(ValueError, match="diverged"):
+        local_loss(local_loss=kind, activation="identity").fit(X, digits.y_train)
+
+
 # Layers by themselves.
 
 

@@ -142,6 +142,29 @@ def test_a_weight_of_two_is_the_row_twice(loss):
         np.testing.assert_allclose(ours, theirs, rtol=0, atol=STEP_F32)
 
 
+@pytest.mark.parametrize("loss", [LOSSES[0], LOSSES[2]])
+@pytest.mark.parametrize("activation", ["leaky_relu", "identity", "tanh", "gelu"])
+def test_a_blank_row_among_others(activation, loss):
+    """Its outputs are equal: cosines of 0, and no similarity to send back to it."""
+    parameters, x, y = problem((40, 9, 20, 5), loss)
+    parameters[1][:] = 0
+    x[[3, 37]] = 0
+    if loss == LOSSES[2]:
+        y[7] = 0.25
+    check_step(parameters, x, y, loss=loss, local_loss="predsim", activation=activation)
+
+
+@pytest.mark.parametrize("size", [1e16, 1e19, 1e25, 1e30])
+def test_norms_that_overflow_show_in_the_loss(size):
+    parameters, x, y = problem((40, 9, 20, 5))
+    x[2] *= np.float32(size)
+    expected = exact(parameters, x, y, local_loss="sim", activation="identity")[0]
+    value = step(parameters, x, y, local_loss="sim", activation="identity")
+    if np.isfinite(value):
+        assert all(np.isfinite(p).all() for p in parameters)
+        assert value == pytest.approx(expected, rel=1e-6)
+
+
 def test_the_similarity_sees_directions_only():
     """Its derivative by a row of h is orthogonal to that row and to the row of ones."""
     h, M = draw(45, 60), np.zeros((60, 4), np.float32)

@@ -97,6 +97,41 @@ def test_rows_of_equal_numbers_send_nothing_back(dtype):
     assert np.abs(second["W"]).max() < 10
 
 
+@pytest.mark.parametrize("extras", ["plain", "projection"])
+@pytest.mark.parametrize("activation", ["leaky_relu", "identity", "tanh", "gelu"])
+@pytest.mark.parametrize("objective", ["sim", "predsim"])
+def test_a_blank_row_among_others(objective, activation, extras):
+    """Its outputs are equal: cosines of 0, and no similarity to send back to it."""
+    problem = Problem(objective=objective, activation=activation, n=40, **EXTRAS[extras])
+    problem.layers[0]["b"][:] = 0
+    problem.write(0)
+    problem.x[[3, 37]] = 0
+    value = problem.run()
+    expected, gradients = problem.expected()
+    assert value == pytest.approx(expected, rel=1e-6)
+    problem.check(gradients)
+
+
+def test_a_target_of_equal_numbers():
+    problem = Problem(objective="sim", activation="tanh", loss="squared_error", n=40)
+    problem.y[[0, 5]] = 0.25
+    assert problem.run() == pytest.approx(problem.expected()[0], rel=1e-6)
+    problem.check(problem.expected()[1])
+
+
+@pytest.mark.parametrize("size", [1e16, 1e19, 1e25, 1e30])
+@pytest.mark.parametrize("n_large", [1, 25])
+def test_norms_that_overflow_show_in_the_loss(n_large, size):
+    problem = Problem(objective="sim", activation="identity")
+    problem.x[:n_large] *= np.float32(size)
+    value = problem.run()
+    if size == 1e16:
+        assert value == pytest.approx(problem.expected()[0], rel=1e-6)
+    if np.isfinite(value):
+        assert all(np.isfinite(p).all() for p in problem.all_parameters())
+        assert value == pytest.approx(problem.expected()[0], rel=1e-6)
+
+
 def test_rows_of_bytes():
     """The scale of the inputs enters the first layer's gradient."""
     problem = Problem(objective="predsim", activation="tanh")
@@ -166,6 +201,35 @@ def test_running_statistics(extras):
     )
     assert np.array_equal(variance, problem.trainer.norm(0)[3])
     assert not np.array_equal(mean, problem.trainer.norm(0)[2])
+
+
+@pytest.mark.parametrize("extras", NORMS)
+def test_a_weight_of_two_is_the_row_twice(extras):
+    """In the statistics too, and in what prediction remembers of them."""
+    whole, merged = (
+        Problem(objective="predsim", activation="tanh", batch_size=64, weighted=True,
+                **EXTRAS[extras])
+        for _ in range(2)
+    )  # fmt: skip
+    counts = np.arange(25) % 3 + 1
+    merged.sample_weight = counts.astype(np.float32)
+    rows = np.repeat(np.arange(25), counts)
+    whole.x, whole.y, whole.sample_weight = whole.x[rows], whole.y[rows], None
+    assert merged.run() == pytest.approx(whole.run(), rel=1e-6)
+    merged.check(whole.changes(), without=("b",))
+    for layer in range(2):
+        pairs = zip(merged.trainer.norm(layer), whole.trainer.norm(layer), strict=True)
+        for one, other in pairs:
+            np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
+
+
+def test_weights_that_are_shares_leave_the_variance_as_it_is():
+    """A sum near 1 is no count of rows: nothing is divided by the sum minus 1."""
+    problem = Problem(batch_normalization=True)
+    problem.sample_weight = np.full(25, 0.0401, np.float32)
+    problem.run()
+    a = problem.x.astype(np.float64) @ problem.layers[0]["W"] + problem.layers[0]["b"]
+    np.testing.assert_allclose(problem.trainer.norm(0)[3], 0.9 + 0.1 * a.var(axis=0), rtol=1e-5)
 
 
 SOLVER = {"solver": "adam", "beta_1": 0.85, "beta_2": 0.95, "epsilon": 1e-2}

@@ -67,6 +67,32 @@ def test_predictions(objective, extras, loss):
         np.testing.assert_array_equal(out, predicted(problem))
 
 
+def test_predictions_follow_every_change():
+    """What is kept for the next prediction is forgotten when anything in it changes."""
+    problem = Problem(SIZES, activation="tanh", batch_normalization=True)
+    norm = problem.trainer.norm(1)
+    changes = (
+        problem.run,
+        lambda: problem.network.set_weights(1, problem.network.weights(1) * 2),
+        lambda: problem.network.set_biases(3, problem.network.biases(3) + 1),
+        lambda: problem.trainer.set_norm(1, norm[0] * 2, *norm[1:]),
+        lambda: problem.network.initialize(5),
+    )
+    problem.network.set_weights(3, np.ones_like(problem.network.weights(3)))
+    before = predicted(problem, logits=True)
+    for change in changes:
+        np.testing.assert_array_equal(predicted(problem, logits=True), before)
+        change()
+        h = problem.x.astype(np.float64)
+        for layer in range(problem.n_hidden):
+            h = running(problem, layer, h)
+        p = problem.read(problem.n_hidden - 1)
+        now, logits = predicted(problem, logits=True), h @ p["M"] + p["c"]
+        assert not np.array_equal(now, before)
+        np.testing.assert_allclose(now, logits, rtol=0, atol=1e-5 * (1 + np.abs(logits).max()))
+        before = now
+
+
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("options", [{}, {"sum_of_heads": True}], ids=["last", "sum"])
 def test_a_prediction_does_not_depend_on_the_rows_beside_it(options, dtype):

@@ -9,9 +9,10 @@ import numpy as np
 
 
 def centred_rows(z):
-    """Rows minus their means over their norms, and the norms."""
+    """Rows minus their means over their norms, and the norms; infinite where there is no norm."""
     z = z - z.mean(axis=1, keepdims=True)
-    norm = np.maximum(np.linalg.norm(z, axis=1, keepdims=True), 1e-8)
+    norm = np.linalg.norm(z, axis=1, keepdims=True)
+    norm = np.where(norm > 1e-8, norm, np.inf)
     return z / norm, norm
 
 
@@ -25,10 +26,11 @@ def similarity(z, y, w):
     return np.sum(weighted * off), g - g.mean(axis=1, keepdims=True)
 
 
-def batch_norm(a, gain, shift, epsilon=1e-5):
-    """gain a^ + shift, the normalised a^ and 1 / deviation; sample weights have no say."""
-    inverse = 1.0 / np.sqrt(a.var(axis=0) + epsilon)
-    normalized = (a - a.mean(axis=0)) * inverse
+def batch_norm(a, w, gain, shift, epsilon=1e-5):
+    """gain a^ + shift, the normalised a^ and 1 / deviation; a weight of 2 is two rows."""
+    mean = np.average(a, axis=0, weights=w)
+    inverse = 1.0 / np.sqrt(np.average((a - mean) ** 2, axis=0, weights=w) + epsilon)
+    normalized = (a - mean) * inverse
     return gain * normalized + shift, normalized, inverse
 
 
@@ -40,7 +42,7 @@ def layer(x, y, w, p, f, df, *, loss, error, pred=1.0, sim=0.0, teaches=True):
     """
     a = x @ p["W"] + p["b"]
     if "gain" in p:
-        a, normalized, inverse = batch_norm(a, p["gain"], p["shift"])
+        a, normalized, inverse = batch_norm(a, w, p["gain"], p["shift"])
     h, value, dh, g = f(a), 0.0, np.zeros_like(a), {}
     if "M" in p:
         logits = h @ p["M"] + p["c"]
@@ -56,6 +58,7 @@ def layer(x, y, w, p, f, df, *, loss, error, pred=1.0, sim=0.0, teaches=True):
     delta = dh * df(a)
     if "gain" in p:
         g |= {"gain": np.sum(delta * normalized, axis=0), "shift": delta.sum(axis=0)}
-        centred = delta - delta.mean(axis=0) - normalized * np.mean(delta * normalized, axis=0)
-        delta = p["gain"] * inverse * centred
+        share = w[:, None] / w.sum()
+        delta = delta - share * (g["shift"] + normalized * g["gain"])
+        delta *= p["gain"] * inverse
     return value, h, g | {"W": x.T @ delta, "b": delta.sum(axis=0)}

@@ -13,9 +13,10 @@ SHARE = {"pred": 0.0, "sim": 1.0}  # of the similarity; predsim has a number of 
 
 
 def unit_rows(rows):
-    """Rows without their means, of norm 1, and the norms [n, 1] that they were divided by."""
+    """Rows without their means, of norm 1, and what they were divided by; 0 if without norm."""
     centred = rows - rows.mean(axis=1, keepdims=True)
-    norm = np.maximum(np.linalg.norm(centred, axis=1, keepdims=True), 1e-8)
+    norm = np.linalg.norm(centred, axis=1, keepdims=True)
+    norm = np.where(norm > 1e-8, norm, np.inf)
     return centred / norm, norm
 
 
