@@ -29,6 +29,8 @@ _PARAMETERS = {
 }
 # Whose default is told although it is a whole number.
 _COUNTS = ("epochs", "batch_size")
+# Values of a parameter whose name several methods share.
+_PREDICTIONS = {"local": local.PREDICTIONS, "forward-forward": ff.PREDICTIONS}
 
 
 class ListCommand(click.Command):
@@ -180,7 +182,7 @@ def parameters(options: dict[str, Any], resume: str | None = None) -> dict[str, 
 
 
 def parameters_of_each(methods: Sequence[str], params: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """Give each method those of the parameters that it has.
+    """Give each method those of the parameters that it has, and whose value it allows.
 
     Parameters
     ----------
@@ -197,14 +199,22 @@ def parameters_of_each(methods: Sequence[str], params: dict[str, Any]) -> dict[s
     Raises
     ------
     ValueError
-        If none of the methods has a parameter.
+        If none of the methods has a parameter, or allows its value.
     """
-    known = {method: CLASSIFIERS[method]._get_param_names() for method in methods}
     for name, value in params.items():
-        if not any(name in names for names in known.values()):
+        if not any(_has(method, name, value) for method in methods):
             what = "the method" if len(methods) == 1 else "any of the methods"
             raise ValueError(f"{name}={value!r} means nothing to {what} {', '.join(methods)}.")
     return {
-        method: {name: value for name, value in params.items() if name in names}
-        for method, names in known.items()
+        method: {name: value for name, value in params.items() if _has(method, name, value)}
+        for method in methods
     }
+
+
+def _has(method: str, name: str, value: Any) -> bool:
+    """Say whether a method has a parameter, and where values are told apart by method, this one."""
+    cls = CLASSIFIERS[method]
+    if name not in cls._get_param_names():
+        return False
+    allowed = {"activation": cls._activations, "predict_with": _PREDICTIONS.get(method, ())}
+    return name not in allowed or value in allowed[name]

@@ -73,6 +73,14 @@ LOCAL_LOSSES = {
 }
 
 
+# Forward-Forward. The label is written over the first columns: x has as many as the network.
+FORWARD_FORWARD = {
+    "forward_forward": {"peer_normalization": 0.3},
+    "forward_forward_hard": {"peer_normalization": 0.3, "negatives": "hard"},
+    "forward_forward_grouped": {"goodness": "grouped_squares"},
+}
+
+
 def all_local(trainer):
     """What local losses learn beside the network: projections, then batch normalizations."""
     projections = [trainer.projection(k) for k in range(trainer.n_projections)]
@@ -80,16 +88,21 @@ def all_local(trainer):
 
 
 def method_options(rule):
-    """Keywords of Trainer for 'backprop', one of the eight rules or a local loss."""
+    """Keywords of Trainer for 'backprop', a rule of feedback, a local loss or Forward-Forward."""
     if rule == "backprop":
         return {"method": "backprop"}
     if rule in LOCAL_LOSSES:
         return {"method": "local_loss"} | LOCAL_LOSSES[rule]
+    if rule in FORWARD_FORWARD:
+        position = "none" if rule == "forward_forward_grouped" else "overwrite"
+        return {"method": "forward_forward", "label_position": position} | FORWARD_FORWARD[rule]
     return {"method": "feedback", "feedback": rule}
 
 
 def first_head(rule):
     """What the method expects of its network."""
+    if rule in FORWARD_FORWARD:
+        return 1
     return 0 if rule in LOCAL_LOSSES and LOCAL_LOSSES[rule]["local_loss"] != "sim" else None
 
 

@@ -135,6 +135,18 @@ class ForwardForwardEstimator(LayerLocalEstimator):
                 f"phase={self._phase!r} does not go with goodness_loss='symba', which compares "
                 "positive with negative rows."
             )
+        if self._phase == "negative" and self._head_is_next():
+            raise ValueError(
+                "phase='negative' has nothing to teach the softmax head, which learns alone in the "
+                "last stage of schedule='greedy': take phase='positive' or 'both'."
+            )
+
+    def _head_is_next(self) -> bool:
+        """Say whether the next call of partial_fit is one of the head's."""
+        if self.schedule != "greedy" or self._stage is None or not self.__sklearn_is_fitted__():
+            return False
+        over = self.n_iter_ >= self._stage_start + self.max_iter
+        return self._stage + over >= self._n_stages() - 1
 
     def _start(self, settings: Settings, dtype: np.dtype[Any], loss: str) -> None:
         n_classes = self.n_outputs_
@@ -159,8 +171,15 @@ class ForwardForwardEstimator(LayerLocalEstimator):
 
     # The fitted network.
 
+    def _predicts_by_goodness(self) -> bool:
+        return check.choice("predict_with", self.predict_with, PREDICTIONS) == "goodness"
+
     def _output(self, X: NDArray[Any]) -> NDArray[np.float32]:
-        by_goodness = check.choice("predict_with", self.predict_with, PREDICTIONS) == "goodness"
+        by_goodness = self._predicts_by_goodness()
+        out = self._predict_by(X, by_goodness)
+        return softmax(out) if by_goodness else out
+
+    def _predict_by(self, X: NDArray[Any], by_goodness: bool) -> NDArray[np.float32]:
         out = np.empty((len(X), self.n_outputs_), dtype=np.float32)
         self._trainer.predict_by(
             X,
@@ -169,7 +188,7 @@ class ForwardForwardEstimator(LayerLocalEstimator):
             input_scale=self.input_scale_,
             n_threads=check.n_threads(self.n_threads),
         )
-        return softmax(out) if by_goodness else out
+        return out
 
     def _n_matrices(self) -> int:
         return getattr(self, "n_layers_", 2) - 2

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.utils.multiclass import type_of_target
 
@@ -298,7 +299,7 @@ class ForwardForwardClassifier(ForwardForwardEstimator, NetworkClassifier):
             Weights, at least 0.
         phase : {'both', 'positive', 'negative'}, default='both'
             What the layers see: both kinds of rows in every step, or one kind alone. The softmax
-            head learns in the positive phase.
+            head learns in the positive phase: its stage of greedy training refuses 'negative'.
         X_negative : array-like of shape (n_samples, n_features), default=None
             As in `fit`, where the phase is 'both'.
 
@@ -326,6 +327,40 @@ class ForwardForwardClassifier(ForwardForwardEstimator, NetworkClassifier):
         self._phase = check.choice("phase", phase, PHASES)
         self._fit(X, y, sample_weight, incremental=True, classes=classes, X_negative=X_negative)
         return self
+
+    def predict_log_proba(self, X: ArrayLike) -> NDArray[np.float32]:
+        """Give the logarithm of the probability of each class.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_samples, n_features)
+            The samples.
+
+        Returns
+        -------
+        log_probability : ndarray of shape (n_samples, n_classes)
+            With ``predict_with='softmax'`` ``log(predict_proba(X))``, -inf where a probability is
+            0; with ``'goodness'`` the log-softmax of the summed goodness, finite where it is.
+
+        Raises
+        ------
+        ValueError
+            As `predict`.
+
+        Examples
+        --------
+        >>> import bpfree_fast as bf
+        >>> clf = bf.ForwardForwardClassifier((16,), predict_with="goodness", random_state=0)
+        >>> clf.fit([[0.0], [9.0]], [0, 1]).predict_log_proba([[0.5]]).shape
+        (1, 2)
+        """
+        if not self._predicts_by_goodness():
+            return super().predict_log_proba(X)
+        goodness = self._predict_by(self._check_input(X), True).astype(np.float64)
+        goodness -= goodness.max(axis=1, keepdims=True)
+        total = np.exp(goodness).sum(axis=1, keepdims=True)
+        logarithm: NDArray[np.float32] = (goodness - np.log(total)).astype(np.float32)
+        return logarithm
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 
 #include "formulas/kinds.h"
 
@@ -18,8 +19,10 @@ inline double sigmoid(double z) {
   return z >= 0 ? 1 / (1 + e) : e / (1 + e);
 }
 
-// What brings a row of n numbers with this sum of squares to unit mean square.
+// What brings a row of n numbers with this sum of squares to unit mean square. A sum that overflowed gives NaN: with 0 the
+// row would vanish, and nobody would notice.
 inline float row_factor(double squares, double n) {
+  if (std::isinf(squares)) return std::numeric_limits<float>::quiet_NaN();
   return static_cast<float>(1 / std::sqrt(squares / n + static_cast<double>(kTiny)));
 }
 

@@ -77,6 +77,10 @@ ForwardForward::ForwardForward(Network& network, const TrainerOptions& options,
   neutral_factor_ = Buffer<float>(padded_batch_);
   positive_.resize(padded_batch_);
   negative_.resize(padded_batch_);
+  labels_.resize(2 * padded_batch_);
+  draws_.resize(padded_batch_);
+  head_loss_.resize(padded_batch_);
+  goodness_.resize(rows);
   partial_stride_ = rows;
   partial_squares_ = Buffer<float>(checked_product(widest / kPanel, rows));
   unit_stride_ = widest;
@@ -118,7 +122,13 @@ std::vector<Trainer::StateArray> ForwardForward::state_arrays() const {
 
 void ForwardForward::check_target(const TrainingData& data) const {
   Trainer::check_target(data);
-  if (is_grouped()) return;
+  if (is_grouped()) {
+    if (phase_kind_ == FfPhase::both) return;
+    fail("goodness of groups has no negative rows: expected the phase both");
+  }
+  if (phase_kind_ == FfPhase::negative && heads_alone())
+    fail("the softmax head learns in the positive phase: stage " + std::to_string(n_hidden()) +
+         ", where it learns alone, expects the phase both or positive, got negative");
   const InputView& x = data.x_negative;
   const bool needed = ff_.negatives == Negatives::given && phase_kind_ == FfPhase::both;
   if (needed && x.data == nullptr) fail("negatives are to be given, but there is no x_negative");
@@ -141,17 +151,10 @@ void ForwardForward::prepare_epoch() {
     for (std::size_t k = 1; k <= 3; ++k)
       blocks_.emplace(k * n, product::row_blocks(k * n, kernels_.tile_rows));
   build_schedule();
-  std::size_t groups = 1;
-  for (const std::size_t n : {options_.batch_size, tail_rows()})
-    for (std::size_t k = 1; k <= 3 && n > 0; ++k) {
-      n_ = n;
-      sets_ = {k * n, 0, 0};
-      for (std::size_t l = 0; l < n_hidden(); ++l)
-        groups = std::max(groups, forward_tiling(l).n_groups);
-    }
-  n_ = 0;
-  if (ff_.peer_normalization > 0 && partial_sums_.size() < groups * unit_stride_)
-    partial_sums_ = Buffer<float>(groups * unit_stride_);
+  std::size_t n_blocks = 0;
+  for (const auto& [rows, all] : blocks_) n_blocks = std::max(n_blocks, all.size());
+  if (ff_.peer_normalization > 0 && partial_sums_.size() < n_blocks * unit_stride_)
+    partial_sums_ = Buffer<float>(checked_product(n_blocks, unit_stride_));
 }
 
 // Update of layer l beside the forward product of layer l + 1, which it does not disturb.
@@ -219,8 +222,9 @@ void ForwardForward::add_action(const Action& action) {
   switch (action.what) {
     case Do::rows: {
       const bool trained = (l & kTrained) != 0;
-      sets_ = {trained && phase_kind_ != FfPhase::negative ? n_ : 0,
-               trained && phase_kind_ != FfPhase::positive && !is_grouped() ? n_ : 0,
+      // Heads that learn alone read the positive rows of those that are trained.
+      const bool contrasts = phase_kind_ != FfPhase::positive && !is_grouped() && !heads_alone();
+      sets_ = {trained && phase_kind_ != FfPhase::negative ? n_ : 0, trained && contrasts ? n_ : 0,
                (l & kNeutral) != 0 ? n_ : 0};
       return start_rows();
     }

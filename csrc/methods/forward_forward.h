@@ -114,6 +114,7 @@ class ForwardForward final : public Trainer {
   void predict(const InputView& x, std::size_t n_labels, bool by_groups, float* out, bool logits,
                int n_threads) const;
 
+  bool heads_alone() const { return only_ && *only_ == n_hidden(); }
   std::size_t n_hidden() const { return n_layers() - 1; }
   std::size_t n_pixels() const;  // inputs of layer 0 that are not the label's
   bool has_head(std::size_t layer) const {
@@ -130,6 +131,9 @@ class ForwardForward final : public Trainer {
   }
   std::size_t head_row() const;  // the first row that the heads read
   const std::vector<product::RowBlock>& blocks(std::size_t rows) const { return blocks_.at(rows); }
+  const std::vector<product::RowBlock>& forward_blocks(std::size_t layer) const {
+    return blocks(shares_pixels(layer) ? n_ : sets_.total());
+  }
   Tiling forward_tiling(std::size_t layer) const;
   double slope_scale(std::size_t layer) const;  // d g / d h = slope_scale * h
   double threshold(std::size_t layer) const;
@@ -141,7 +145,7 @@ class ForwardForward final : public Trainer {
   void draw();
   void draw_negatives();
   void finish(std::size_t layer);
-  void update_peers(std::size_t layer, std::size_t n_groups);
+  void update_peers(std::size_t layer);
   void finish_heads();
   void forward(std::size_t layer, std::size_t tile) const;
   void normalize(std::size_t layer, std::size_t tile) const;
@@ -164,8 +168,8 @@ class ForwardForward final : public Trainer {
   RowSets sets_;
   std::vector<std::int32_t> positive_, negative_;  // labels of the batch
   std::vector<std::int32_t> labels_;               // of the trained rows
-  std::vector<float> head_loss_;
-  std::vector<double> draws_, goodness_;
+  std::vector<float> head_loss_, draws_;
+  std::vector<double> goodness_;
   Buffer<float> input_squares_, input_factor_, neutral_factor_;
   Buffer<char> hidden_[2];  // [3 batch][stride] of two layers in turn
   Buffer<char> packed_[2];
@@ -173,7 +177,7 @@ class ForwardForward final : public Trainer {
   std::vector<Buffer<float>> logits_;
   std::vector<LayerState> layer_;
   Buffer<float> partial_squares_;  // [panels][rows]
-  Buffer<float> partial_sums_;     // [groups][units], of positive rows
+  Buffer<float> partial_sums_;     // [row blocks][units], of positive rows
   std::size_t partial_stride_ = 0, unit_stride_ = 0;
 };
 

@@ -25,15 +25,17 @@ std::size_t chunk_of(std::size_t n_labels) { return std::max<std::size_t>(kRows 
 // One chunk of rows on its way through the layers, with all that it needs in the thread's own memory.
 class ForwardForward::Prediction {
  public:
-  // n_labels > 0: every label is tried; 0: the neutral label, or none.
-  Prediction(const ForwardForward& ff, const InputView& x, std::size_t n_labels)
+  // n_labels > 0: every label is tried; 0: the neutral label, or none, by heads or by groups.
+  Prediction(const ForwardForward& ff, const InputView& x, std::size_t n_labels, bool by_groups)
       : ff_(ff),
         network_(ff.network_),
         kernels_(ff.kernels_),
         x_(x),
         n_labels_(n_labels),
         n_variants_(std::max<std::size_t>(n_labels, 1)),
-        element_(ff.element_) {
+        element_(ff.element_),
+        by_groups_(by_groups),
+        by_heads_(n_labels == 0 && !by_groups) {
     std::size_t widest = row_stride(ff.n_pixels(), element_);
     for (std::size_t l = 0; l < ff.n_hidden(); ++l) widest = std::max(widest, ff.stride(l));
     const std::size_t rows = chunk_of(n_variants_) * n_variants_;
@@ -46,7 +48,7 @@ class ForwardForward::Prediction {
     input_factor_ = Buffer<float>(rows);
     goodness_ = Buffer<float>(rows);
     const std::size_t n_outputs = network_.n_outputs();
-    logits_ = Buffer<float>(network_.layers().back().n_panels * rows * kPanel);
+    if (by_heads_) logits_ = Buffer<float>(network_.layers().back().n_panels * rows * kPanel);
     sum_ = Buffer<float>(logits_.size());
     groups_ = Buffer<float>(ff.is_grouped() ? 2 * rows * n_outputs : 0);
     group_goodness_ = Buffer<float>(ff.is_grouped() ? rows * n_outputs : 0);
@@ -64,7 +66,7 @@ class ForwardForward::Prediction {
     for (std::size_t l = 0; l < ff_.n_hidden(); ++l) {
       forward(l);
       finish(l);
-      if (n_labels_ == 0 && ff_.has_head(l)) head(l);
+      if (by_heads_ && ff_.has_head(l)) head(l);
     }
     const std::size_t n_outputs = network_.n_outputs();
     if (n_labels_ > 0) {
@@ -84,8 +86,6 @@ class ForwardForward::Prediction {
                                .out = out,
                                .logits_only = logits_only});
   }
-
-  void give_group_goodness() { by_groups_ = true; }
 
  private:
   void gather(std::size_t first) {
@@ -110,9 +110,7 @@ class ForwardForward::Prediction {
                                             : 0;
     for (std::size_t i = 0; i < n_; ++i) {
       const double squares = scale * scale * static_cast<double>(squares_[i]) + label;
-      input_factor_[i] =
-          static_cast<float>(1 / std::sqrt(squares / static_cast<double>(network_.sizes()[0]) +
-                                           static_cast<double>(formulas::kTiny)));
+      input_factor_[i] = formulas::row_factor(squares, static_cast<double>(network_.sizes()[0]));
     }
   }
 
@@ -189,7 +187,8 @@ class ForwardForward::Prediction {
     const bool counts = l > 0 || ff_.n_hidden() == 1;
     const float divisor = ff_.ff_.goodness == formulas::Goodness::mean ? n : 1.0f;
     for (std::size_t i = 0; i < rows_; ++i) {
-      factor_[i] = 1.0f / std::sqrt(total_[i] / n + formulas::kTiny);
+      factor_[i] =
+          formulas::row_factor(static_cast<double>(total_[i]), static_cast<double>(y.n_out));
       if (counts) goodness_[i] += total_[i] / divisor;
     }
   }
@@ -223,7 +222,7 @@ class ForwardForward::Prediction {
   const product::DtypeKernels& kernels_;
   const InputView& x_;
   std::size_t n_labels_, n_variants_, element_;
-  bool by_groups_ = false;
+  bool by_groups_, by_heads_;
   std::size_t n_ = 0, rows_ = 0;
   std::vector<product::RowBlock> base_blocks_, blocks_;
   Buffer<char> h_[2], pixels_;
@@ -248,8 +247,7 @@ void ForwardForward::predict(const InputView& x, std::size_t n_labels, bool by_g
   predictions.reserve(static_cast<std::size_t>(threads));
   scratch.reserve(static_cast<std::size_t>(threads));
   for (int t = 0; t < threads; ++t) {
-    predictions.emplace_back(*this, x, n_labels);
-    if (by_groups) predictions.back().give_group_goodness();
+    predictions.emplace_back(*this, x, n_labels, by_groups);
     scratch.push_back(&predictions.back());
   }
   parallel_for(

@@ -3,6 +3,7 @@
 // (goodness, loss, what normalises the row), and that of the heads.
 #include <algorithm>
 #include <cmath>
+#include <limits>
 
 #include "formulas/goodness.h"
 #include "methods/forward_forward.h"
@@ -38,19 +39,14 @@ void ForwardForward::start_rows() {
   if (sets_.n_negative > 0 && has_labels() && ff_.negatives == Negatives::random) {
     draw();
     for (std::size_t i = 0; i < n_; ++i) {
-      const auto pick =
-          std::min(static_cast<std::int32_t>(draws_[i] * static_cast<double>(n_outputs - 1)),
-                   static_cast<std::int32_t>(n_outputs) - 2);
+      const double u = static_cast<double>(draws_[i]);
+      const auto pick = std::min(static_cast<std::int32_t>(u * static_cast<double>(n_outputs - 1)),
+                                 static_cast<std::int32_t>(n_outputs) - 2);
       negative_[i] = pick + (pick >= positive_[i] ? 1 : 0);
     }
   }
-  labels_.clear();
-  if (sets_.n_positive > 0)
-    labels_.insert(labels_.end(), positive_.begin(),
-                   positive_.begin() + static_cast<std::ptrdiff_t>(n_));
-  if (sets_.n_negative > 0)
-    labels_.insert(labels_.end(), negative_.begin(),
-                   negative_.begin() + static_cast<std::ptrdiff_t>(n_));
+  std::copy_n(positive_.data(), sets_.n_positive, labels_.data());
+  std::copy_n(negative_.data(), sets_.n_negative, labels_.data() + sets_.n_positive);
   const std::size_t rows = n_sets_ * n_;
   const std::size_t n = n_pixels();
   kernels_.row_squares(input_squares_.data(), x_[0].data(), row_stride(n, element_), n, rows);
@@ -60,21 +56,17 @@ void ForwardForward::start_rows() {
   const double neutral = label / static_cast<double>(n_outputs);  // n_outputs of 1 / n_outputs
   for (std::size_t i = 0; i < rows; ++i) {
     const double squares = scale * scale * static_cast<double>(input_squares_[i]);
-    const double tiny = static_cast<double>(formulas::kTiny);
-    input_factor_[i] = static_cast<float>(1 / std::sqrt((squares + label) / inputs + tiny));
-    if (i < n_)
-      neutral_factor_[i] = static_cast<float>(1 / std::sqrt((squares + neutral) / inputs + tiny));
+    input_factor_[i] = formulas::row_factor(squares + label, inputs);
+    if (i < n_) neutral_factor_[i] = formulas::row_factor(squares + neutral, inputs);
   }
 }
 
 // One uniform number in [0, 1) for each row, of this step alone.
 void ForwardForward::draw() {
-  std::vector<float> values(n_);
-  random::matrix_block(values.data(), n_, random::Distribution::uniform, 1.0f, options_.seed,
+  random::matrix_block(draws_.data(), n_, random::Distribution::uniform, 1.0f, options_.seed,
                        {random::Purpose::negatives, 0, static_cast<std::uint32_t>(step()), 0}, n_,
                        0, 1, 0, n_);
-  draws_.resize(n_);
-  for (std::size_t i = 0; i < n_; ++i) draws_[i] = (static_cast<double>(values[i]) + 1) / 2;
+  for (std::size_t i = 0; i < n_; ++i) draws_[i] = (draws_[i] + 1) / 2;  // exact
 }
 
 // A wrong label with the probability that the heads give it among the wrong ones.
@@ -91,7 +83,7 @@ void ForwardForward::draw_negatives() {
     };
     double total = 0;
     for (std::size_t c = 0; c < n_outputs; ++c) total += wrong(c);
-    double left = draws_[i] * total;
+    double left = static_cast<double>(draws_[i]) * total;
     std::int32_t pick = positive_[i] == 0 ? 1 : 0;  // where no other class has any probability
     for (std::size_t c = 0; c < n_outputs && total > 0; ++c) {
       if (wrong(c) <= 0) continue;
@@ -122,13 +114,14 @@ void ForwardForward::finish(std::size_t layer) {
   const double scale = slope_scale(layer);
   const double temperature = static_cast<double>(ff_.temperature);
   std::vector<double>& g = goodness_;
-  g.assign(rows, 0);
+  std::fill_n(g.begin(), rows, 0);
   for (std::size_t p = 0; p < y.n_panels; ++p)
     for (std::size_t i = 0; i < rows; ++i)
       g[i] += static_cast<double>(partial_squares_[p * partial_stride_ + i]);
   for (std::size_t i = 0; i < rows; ++i) {
-    state.row_factor[i] =
-        static_cast<float>(1 / std::sqrt(g[i] / n + static_cast<double>(formulas::kTiny)));
+    state.row_factor[i] = formulas::row_factor(g[i], n);
+    // Squares that overflowed: an infinite goodness would be no loss to a positive row.
+    if (std::isinf(g[i])) g[i] = std::numeric_limits<double>::quiet_NaN();
     if (ff_.goodness == Goodness::mean) g[i] /= n;
   }
   if (!only_ || *only_ == layer)
@@ -148,17 +141,19 @@ void ForwardForward::finish(std::size_t layer) {
       row_loss_[sample] += static_cast<float>(weight * loss.loss);
     }
   if (state.peer.size() > 0 && sets_.n_positive > 0 && (!only_ || *only_ == layer))
-    update_peers(layer, forward_tiling(layer).n_groups);
+    update_peers(layer);
 }
 
-void ForwardForward::update_peers(std::size_t layer, std::size_t n_groups) {
+// Sums of row blocks are added in their order: their bounds do not depend on the threads.
+void ForwardForward::update_peers(std::size_t layer) {
   const std::size_t n = network_.layers()[layer].n_out;
   LayerState& state = layer_[layer];
+  const std::vector<product::RowBlock>& all = forward_blocks(layer);
   double total = 0;
   for (std::size_t j = 0; j < n; ++j) {
     double sum = 0;
-    for (std::size_t g = 0; g < n_groups; ++g)
-      sum += static_cast<double>(partial_sums_[g * unit_stride_ + j]);
+    for (std::size_t k = 0; k < all.size() && all[k].row < sets_.n_positive; ++k)
+      sum += static_cast<double>(partial_sums_[k * unit_stride_ + j]);
     const double mean = sum / static_cast<double>(sets_.n_positive);
     state.peer_mean[j] = static_cast<float>(
         kPeerMomentum * static_cast<double>(state.peer_mean[j]) + (1 - kPeerMomentum) * mean);
@@ -183,7 +178,6 @@ void ForwardForward::finish_heads() {
     for (std::size_t l = 0; l + 1 < n_hidden(); ++l)
       for (std::size_t i = 0; has_head(l) && i < n_ * kPanel; ++i)
         sum[p * padded_batch_ * kPanel + i] += logits_[l][p * padded_batch_ * kPanel + i];
-  head_loss_.resize(padded_batch_);
   product::kernels().loss({.loss = network_.loss(),
                            .logits = sum,
                            .panel_stride = padded_batch_ * kPanel,
@@ -200,7 +194,7 @@ void ForwardForward::finish_heads() {
                            .error_pairs_t = nullptr,
                            .sign_of_error_t = false,
                            .signal = nullptr});
-  if (only_ && *only_ == n_hidden()) std::copy_n(head_loss_.data(), n_, row_loss_.data());
+  if (heads_alone()) std::copy_n(head_loss_.data(), n_, row_loss_.data());
 }
 
 }  // namespace bpfree

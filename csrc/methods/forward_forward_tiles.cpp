@@ -21,18 +21,16 @@ constexpr std::size_t kOperandBytes =
 
 Trainer::Tiling ForwardForward::forward_tiling(std::size_t layer) const {
   const Layer& y = network_.layers()[layer];
-  const std::size_t rows = shares_pixels(layer) ? n_ : sets_.total();
   const std::size_t n_in = layer == 0 ? n_pixels() : y.n_in;
   const std::size_t block_bytes = row_stride(n_in, element_) * element_ * kernels_.tile_rows;
-  return tiling(blocks(rows).size(), y.n_panels,
+  return tiling(forward_blocks(layer).size(), y.n_panels,
                 std::max<std::size_t>(kOperandBytes / block_bytes, 1));
 }
 
 void ForwardForward::forward(std::size_t layer, std::size_t tile) const {
   const Layer& y = network_.layers()[layer];
   const bool shared = shares_pixels(layer);
-  const std::size_t rows = shared ? n_ : sets_.total();
-  const std::vector<product::RowBlock>& all = blocks(rows);
+  const std::vector<product::RowBlock>& all = forward_blocks(layer);
   const Tiling t = forward_tiling(layer);
   const std::size_t panel = tile % y.n_panels;
   const std::size_t group = tile / y.n_panels;
@@ -82,12 +80,10 @@ void ForwardForward::forward(std::size_t layer, std::size_t tile) const {
        .variants = variants,
        .n_variants = n_variants});
   if (layer_[layer].peer.size() == 0) return;
-  const product::RowBlock end = all[first + n_blocks - 1];
-  const std::size_t row_begin = std::min<std::size_t>(all[first].row, sets_.n_positive);
-  const std::size_t row_end = std::min<std::size_t>(end.row + end.height, sets_.n_positive);
-  kernels_.column_sums(partial_sums_.data() + group * unit_stride_ + panel * kPanel,
-                       h + row_begin * stride(layer) * element_, stride(layer),
-                       row_end - row_begin);
+  for (std::size_t k = first; k < first + n_blocks && all[k].row < sets_.n_positive; ++k)
+    kernels_.column_sums(partial_sums_.data() + k * unit_stride_ + panel * kPanel,
+                         h + all[k].row * stride(layer) * element_, stride(layer),
+                         std::min<std::size_t>(all[k].height, sets_.n_positive - all[k].row));
 }
 
 // Grouped goodness: each group of units of a row is brought to unit mean square, so that the next layer cannot read it off.

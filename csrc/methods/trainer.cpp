@@ -270,6 +270,7 @@ void Trainer::add(std::size_t n_tiles, void (*run)(const void*, std::size_t, con
 Trainer::Tiling Trainer::tiling(std::size_t n_blocks, std::size_t n_panels,
                                 std::size_t max_blocks) const {
   const std::size_t wanted = divide_up(kTilesPerThread * static_cast<std::size_t>(team_), n_panels);
+  if (n_blocks == 0) return {0, 1};
   const std::size_t groups = std::clamp(
       std::max(team_ == 1 ? 1 : wanted, divide_up(n_blocks, max_blocks)), std::size_t{1}, n_blocks);
   const std::size_t per_group = divide_up(n_blocks, groups);

@@ -83,8 +83,9 @@ struct GoodnessRows {
         const float total = squares.reduce_add();
         args.sums[i * args.n_groups + g] = sum.reduce_add();
         args.squares[i * args.n_groups + g] = total;
-        const V mean = V::set(total / static_cast<float>(end - begin) + args.tiny);
-        const V factor = V::set(1.0f) / V::sqrt(mean);
+        const float mean = total / static_cast<float>(end - begin) + args.tiny;
+        // mean - mean is 0, or NaN where the squares overflowed: then the group must not vanish.
+        const V factor = V::set(1.0f) / V::sqrt(V::set(mean + (mean - mean)));
         for (std::size_t j = begin; j < end; j += V::N)
           store(h + j, end - j, factor * load(h + j, end - j));
       }

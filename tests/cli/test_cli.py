@@ -348,11 +348,28 @@ def test_compare(tmp_path, capfd):
         assert result["peak_memory_bytes"] > 10e6
 
 
+def test_compare_gives_a_choice_to_the_methods_that_allow_it(capfd):
+    methods = ["local", "forward-forward", "dfa"]
+    args = ["--methods", *methods, "--predict-with", "goodness", "--activation", "tanh"]
+    assert main(["compare", *SMALL, *args, "--json", "r.json"]) == 0
+    with open("r.json") as file:
+        configs = [result["config"] for result in json.load(file)]
+    assert [config["activation"] for config in configs] == ["tanh", "relu", "tanh"]
+    assert [config.get("predict_with") for config in configs] == ["last", "goodness", None]
+
+
 def test_errors_of_compare(capfd):
     assert "'magic'" in fails(capfd, "compare", "--methods", "magic")
     neither = ["--methods", "dfa", "backprop", "--goodness", "sum"]
     sentence = "goodness='sum' means nothing to any of the methods dfa, backprop."
     assert sentence in fails(capfd, "compare", *neither)
+    for method, option, name, value in (
+        ("forward-forward", "--activation", "activation", "tanh"),
+        ("forward-forward", "--predict-with", "predict_with", "sum"),
+        ("local", "--predict-with", "predict_with", "goodness"),
+    ):
+        sentence = f"{name}={value!r} means nothing to the method {method}."
+        assert sentence in fails(capfd, "compare", "--methods", method, option, value)
     assert "max_iter must be" in fails(capfd, "compare", "--epochs", "0")
 
 

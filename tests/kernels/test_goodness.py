@@ -276,3 +276,15 @@ def test_arrays_that_do_not_fit():
         n_positive = len(arguments[2]) // 2
         with pytest.raises((ValueError, TypeError)):
             step(*arguments, n_positive, learning_rate=0.1, **keywords)
+
+
+def test_squares_that_overflow_give_no_factor_of_zero():
+    """The row would vanish: NaN is seen. Rows beside it are as they were."""
+    x, W, b = layer((6, 7, 33))
+    factor, clean = np.empty((2, 6), np.float32)
+    kernels.goodness(x, row_factor=clean)
+    x[2] = 1e25
+    assert np.isinf(kernels.goodness(x, row_factor=factor)[2])
+    assert np.isnan(factor[2])
+    np.testing.assert_array_equal(np.delete(factor, 2), np.delete(clean, 2))
+    assert np.isnan(kernels.forward_forward_update(W, b, x, 3, learning_rate=0.1))

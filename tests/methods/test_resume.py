@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from oracle.feedback import LAYERWISE, RULES
 from problems import (
+    FORWARD_FORWARD,
     LOCAL_LOSSES,
     SOLVERS,
     all_feedback,
@@ -30,8 +31,9 @@ LEARNED = ("kolen_pollack", "direct_kolen_pollack")
 
 def start(rule, weights=None, biases=None, **options):
     drawn = parameters(SIZES, 0)
+    activation = "relu" if rule in FORWARD_FORWARD else "tanh"
     network = make_network(
-        weights or drawn[0], biases or drawn[1], "tanh", "softmax_cross_entropy",
+        weights or drawn[0], biases or drawn[1], activation, "softmax_cross_entropy",
         first_head=first_head(rule),
     )  # fmt: skip
     return network, core.Trainer(network, batch_size=16, seed=9, **method_options(rule), **options)
@@ -67,9 +69,12 @@ def test_resume_equals_never_having_stopped(rule, solver):
 
 
 @pytest.mark.parametrize("solver", SOLVERS)
-@pytest.mark.parametrize("rule", LOCAL_LOSSES)
-def test_resume_of_local_losses(rule, solver):
-    """Heads, projections and batch normalizations are copied too; their state is the solver's."""
+@pytest.mark.parametrize("rule", [*LOCAL_LOSSES, *FORWARD_FORWARD])
+def test_resume_of_layers_that_learn_by_themselves(rule, solver):
+    """Heads, projections and batch normalizations are copied too; their state is the solver's.
+
+    The running means of peer normalisation are part of that state.
+    """
     network, trainer = start(rule, **SOLVERS[solver])
     epochs(trainer, range(3))
     n = len(SIZES) - 1

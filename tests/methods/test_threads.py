@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from oracle.feedback import RULES
 from problems import (
+    FORWARD_FORWARD,
     LOCAL_LOSSES,
     all_feedback,
     all_local,
@@ -24,7 +25,7 @@ from problems import (
 
 from bpfree_fast import _core as core
 
-METHODS = ("backprop", *RULES, *LOCAL_LOSSES)
+METHODS = ("backprop", *RULES, *LOCAL_LOSSES, *FORWARD_FORWARD)
 # Work enough that seven threads are worth it (a thread per 1e6 products), and sizes that neither
 # panels nor tiles divide.
 SIZES = [70, 260, 190, 10]
@@ -67,6 +68,19 @@ def test_same_bits_with_many_outputs(rule):
     for n_threads in (2, 3, 7):
         other = train(rule, n_threads, **options)
         assert all(np.array_equal(a, b) for a, b in zip(one, other, strict=True)), n_threads
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("hidden", [(90, 40, 30), (64, 33), (32,)], ids=str)
+@pytest.mark.parametrize("rule", FORWARD_FORWARD)
+def test_same_bits_in_narrow_layers(rule, hidden, dtype):
+    """Layers of one to three panels: the rows are then what is split between threads."""
+    options = {"sizes": [800, *hidden, 10], "batch_size": 300, "steps": 5, "dtype": dtype}
+    one = train(rule, 1, **options)
+    for n_threads in (2, 3, 7):
+        other = train(rule, n_threads, **options)
+        assert all(np.array_equal(a, b) for a, b in zip(one, other, strict=True)), n_threads
+    assert all(np.isfinite(a).all() for a in one)
 
 
 def test_every_run_gives_the_same_bits():
