@@ -98,9 +98,7 @@ def test_all_labels_at_once_are_one_pass_for_each_label(position, kind, digits):
     expected -= np.log(np.exp(expected).sum(axis=1, keepdims=True))
     found = clf.predict_log_proba(digits.X_test)
     tolerance = 2 * FORWARD_F32 * np.abs(g).max() + 2e-7
-    # Below about -100 the probability is 0 in float32, but its logarithm is there.
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=tolerance)
-    assert kind == "mean" or expected.min() < -100
     clear = np.sort(expected, axis=1)[:, -2] < -10 * tolerance
     assert clear.mean() > 0.99
     np.testing.assert_array_equal(clf.predict(digits.X_test)[clear], g.argmax(axis=1)[clear])
@@ -372,26 +370,6 @@ def test_lists_are_read_only_and_set_as_a_whole(name, fitted, digits):
     assert_same(getattr(fitted, name), before)
     with pytest.raises(AttributeError, match=f"no {name} before fit"):
         getattr(forward_forward(), name)
-
-
-# Rows of large numbers: their squares are beyond float32.
-
-
-@pytest.mark.parametrize("goodness", ["sum", "mean", "grouped_squares", "grouped_mean"])
-def test_rows_whose_squares_overflow_are_no_silent_zeros(goodness, digits):
-    clf = forward_forward((32, 32), goodness=goodness, max_iter=1)
-    with pytest.raises(ValueError, match="learning_rate_init"):
-        clf.fit(1e20 * digits.X_train, digits.y_train)
-    clf.fit(digits.X_train, digits.y_train)
-    X = digits.X_test[:20].copy()
-    clean = clf.predict_proba(X)
-    X[7] *= 1e20
-    for way in ("softmax", "goodness"):
-        seen = clf.set_params(predict_with=way).predict_proba(X)
-        assert np.isnan(seen[7]).all()
-        assert np.isfinite(np.delete(seen, 7, 0)).all()
-        if way == "softmax":
-            np.testing.assert_array_equal(np.delete(seen, 7, 0), np.delete(clean, 7, 0))
 
 
 # Refusals: one sentence that names the value.
