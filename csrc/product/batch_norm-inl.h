@@ -91,7 +91,9 @@ struct BatchNorm {
       const V mean = inverse * shift, slope = inverse * gain;
       const V factor = V::load(args.factor + j);
       const auto row = [&](std::size_t i) __attribute__((always_inline)) {
-        return factor * (g(i) - V::set(args.weight[i]) * (mean + x(i) * slope));
+        const V weight = V::set(args.weight[i]);
+        // One after the other: with few rows most of g goes, and the rest must not be the sum's rounding.
+        return factor * (g(i) - weight * mean - x(i) * (weight * slope));
       };
       store_rows<M>(args.delta, args.n_rows, j, row);
     }
