@@ -55,7 +55,9 @@ def test_step_of_every_loss(objective, loss):
 @pytest.mark.parametrize("n", [1, 2, 13, 14, 15, 31, 32, 33, 64, 65, 97])
 @pytest.mark.parametrize("extras", ["plain", "both"])
 def test_step_of_other_batches(n, extras):
-    step(objective="predsim", n=n, activation="tanh", **EXTRAS[extras])
+    # Of two rows batch normalisation sends back little more than what their sums round.
+    relative = 1e-3 if n == 2 and extras == "both" else 2e-5
+    step(relative, objective="predsim", n=n, activation="tanh", **EXTRAS[extras])
 
 
 @pytest.mark.parametrize(
