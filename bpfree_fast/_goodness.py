@@ -35,7 +35,8 @@ def goodness(
         Which of them.
     row_factor : array of shape (batch,), float32, default=None
         Gets ``1 / sqrt(mean of squares + 1e-8)``, by which the row has unit mean square: what
-        Forward-Forward hides its goodness from the next layer with.
+        Forward-Forward hides its goodness from the next layer with. NaN where the sum of squares
+        is beyond float32.
     out : array of shape (batch,), float32, default=None
         Where the goodness goes. It may not overlap the others.
     n_threads : int, default=None

@@ -14,7 +14,7 @@
 namespace bpfree {
 
 // out_i = sum, or mean, of h_ij^2 over j; row_factor_i = 1 / sqrt(mean of h_ij^2 + 1e-8), which brings the row to unit mean
-// square, where it is not null.
+// square, where it is not null; NaN where the sum is beyond float32.
 // Shapes: out, row_factor [batch], h [batch, n]. `goodness` is sum or mean.
 // Cost:   reads h once.
 // Result: same bits for any number of threads; a row does not depend on its neighbours. |error| <= (n + 2) u out.

@@ -9,9 +9,11 @@
 #include <string>
 #include <vector>
 
+#include "base/error.h"
 #include "check.h"
 #include "methods/backprop.h"
 #include "methods/feedback.h"
+#include "methods/forward_forward.h"
 #include "methods/local_loss.h"
 #include "naive.h"
 
@@ -102,14 +104,19 @@ void check_prediction(Activation activation) {
   }
 }
 
-// Backpropagation, local losses, or a rule of feedback.h.
+// Backpropagation, local losses, Forward-Forward, or a rule of feedback.h.
 struct Method {
   std::string name;
   bool is_backprop = false;
   FeedbackOptions feedback;
   std::optional<LocalLossOptions> local_loss;
+  std::optional<ForwardForwardOptions> forward_forward{};
 
+  bool allows(Activation activation) const {
+    return !forward_forward || activation == Activation::relu;
+  }
   std::size_t first_head() const {
+    if (forward_forward) return 1;
     const bool has_heads = local_loss && local_loss->kind != LocalLossKind::sim;
     return has_heads ? 0 : Network::kNoHeads;
   }
@@ -145,6 +152,23 @@ std::vector<Method> all_methods() {
                                         .batch_normalization = true,
                                         .dropout = 0.2f}});
   }
+  for (const Negatives negatives : {Negatives::random, Negatives::hard})
+    methods.push_back(
+        {"Forward-Forward with negatives " + std::to_string(static_cast<int>(negatives)),
+         false,
+         {},
+         {},
+         ForwardForwardOptions{.label_position = LabelPosition::overwrite,
+                               .negatives = negatives,
+                               .threshold = {},
+                               .peer_normalization = 0.3f}});
+  methods.push_back({"Forward-Forward of groups",
+                     false,
+                     {},
+                     {},
+                     ForwardForwardOptions{.goodness = formulas::Goodness::grouped_mean,
+                                           .label_position = LabelPosition::none,
+                                           .threshold = {}}});
   return methods;
 }
 
@@ -153,6 +177,8 @@ std::unique_ptr<Trainer> make_trainer(const Method& method, Network& network,
   if (method.is_backprop) return std::make_unique<Backprop>(network, trainer_options);
   if (method.local_loss)
     return std::make_unique<LocalLoss>(network, trainer_options, *method.local_loss);
+  if (method.forward_forward)
+    return std::make_unique<ForwardForward>(network, trainer_options, *method.forward_forward);
   return make_feedback_trainer(network, trainer_options, method.feedback);
 }
 
@@ -214,6 +240,37 @@ void check_threads(Compute compute, Activation activation, const Method& method)
   }
 }
 
+// Forward-Forward: every layer alone, then the heads, in each phase; both ways to predict.
+void check_phases(Compute compute, const Method& method) {
+  if (!method.forward_forward) return;
+  const Samples samples;
+  Network network = make_network(Activation::relu, compute, method.first_head());
+  ForwardForward trainer(network, options(formulas::Solver::adam, 2), *method.forward_forward);
+  for (const FfPhase phase : {FfPhase::both, FfPhase::positive, FfPhase::negative})
+    for (std::size_t stage = 0; stage + 1 < kSizes.size(); ++stage) {
+      const bool has_rows = phase != FfPhase::negative || stage + 2 < kSizes.size();
+      const bool runs = phase == FfPhase::both || (has_rows && !trainer.is_grouped());
+      trainer.set_phase(phase);
+      trainer.set_stage(stage);
+      bool refused = false;
+      try {
+        run_epoch(trainer, samples);
+      } catch (const Error&) {
+        refused = true;
+      }
+      check(refused != runs, method.name + ": a phase that a stage has no use for");
+    }
+  std::vector<float> out(kSamples * kSizes.back());
+  for (const bool by_heads : {false, true}) {
+    if (by_heads)
+      trainer.predict_heads(samples.view(), out.data(), false, 2);
+    else
+      trainer.predict_goodness(samples.view(), out.data(), 2);
+    check(std::all_of(out.begin(), out.end(), [](float v) { return v == v; }),
+          method.name + ": a prediction is not a number");
+  }
+}
+
 // One layer after the other, with and without the cache of its inputs.
 void check_stages(Compute compute, const Method& method) {
   if (!method.local_loss) return;
@@ -248,10 +305,13 @@ void test_training() {
   for (const Method& method : all_methods())
     for (const Compute compute : {Compute::float32, Compute::bfloat16})
       for (const Activation activation : {Activation::relu, Activation::gelu})
-        check_threads(compute, activation, method);
+        if (method.allows(activation)) check_threads(compute, activation, method);
   for (const Method& method : all_methods())
     for (const Compute compute : {Compute::float32, Compute::bfloat16})
       check_stages(compute, method);
+  for (const Method& method : all_methods())
+    for (const Compute compute : {Compute::float32, Compute::bfloat16})
+      check_phases(compute, method);
 }
 
 }  // namespace bpfree::test

@@ -173,7 +173,8 @@ typedef enum bpfree_goodness_loss {
 } bpfree_goodness_loss;
 
 // out [batch]: the goodness of the rows of h [batch, n].
-//   row_factor  [batch] or null: gets 1 / sqrt(mean of the squares + 1e-8), which brings the row to unit mean square
+//   row_factor  [batch] or null: gets 1 / sqrt(mean of the squares + 1e-8), which brings the row to unit mean square;
+//               NaN where their sum is beyond float32
 bpfree_status bpfree_goodness(float* out, float* row_factor, const float* h, size_t batch, size_t n,
                               bpfree_goodness_kind kind, int n_threads);
 
