@@ -190,6 +190,20 @@ def test_with_sim_both_predictions_are_one(digits):
     )
 
 
+def test_a_weight_of_two_is_the_row_twice_with_batch_normalization(digits):
+    """One minibatch, whose equal rows become one with their weight."""
+    X, y = digits.X_train[:40], digits.y_train[:40]
+    counts = np.arange(40) % 3 + 1
+    options = {"batch_normalization": True, "max_iter": 5}
+    weighted = local_loss(**options).fit(X, y, sample_weight=counts)
+    repeated = local_loss(**options).fit(np.repeat(X, counts, axis=0), np.repeat(y, counts))
+    assert_same(arrays(weighted), arrays(repeated))
+    kept = local_loss(shuffle=False, **options)  # rows as they are
+    kept.fit(np.repeat(X, counts, axis=0), np.repeat(y, counts))
+    np.testing.assert_allclose(kept.loss_curve_, weighted.loss_curve_, rtol=1e-4)
+    np.testing.assert_allclose(kept.norm_variances_[0], weighted.norm_variances_[0], rtol=1e-3)
+
+
 @pytest.mark.parametrize("activation", ["relu", "leaky_relu", "identity", "tanh", "gelu"])
 def test_blank_rows_do_not_blow_up_the_similarity(activation, digits):
     X = digits.X_train.copy()
