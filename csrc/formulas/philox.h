@@ -13,12 +13,14 @@
 
 namespace bpfree::formulas {
 
+constexpr std::uint32_t kPhiloxFactor[2] = {0xD2511F53u, 0xCD9E8D57u};
+
 // W: words, with set(), ^ and mul_hi_lo() as in simd/vec.h.
 template <class W>
 [[gnu::always_inline]] inline void philox_round(W (&c)[4], W key_0, W key_1) {
   W hi_0, lo_0, hi_1, lo_1;
-  W::mul_hi_lo(c[0], 0xD2511F53u, hi_0, lo_0);
-  W::mul_hi_lo(c[2], 0xCD9E8D57u, hi_1, lo_1);
+  W::mul_hi_lo(c[0], kPhiloxFactor[0], hi_0, lo_0);
+  W::mul_hi_lo(c[2], kPhiloxFactor[1], hi_1, lo_1);
   c[0] = hi_1 ^ c[1] ^ key_0;
   c[1] = lo_1;
   c[2] = hi_0 ^ c[3] ^ key_1;

@@ -4,7 +4,11 @@
 // Shapes: a run makes two groups side by side, each from a block of its own choice: kBlocks
 //         consecutive blocks, kElements elements in order, kVectors vectors. A group is 32 elements
 //         with AVX-512, so a panel's row is one group.
-// Cost:   with AVX-512 60 instructions a group for the ten rounds, and 55 more for normals.
+// Members: the first two rounds and half of the third need either the block or the member, not both.
+//         prepare() does the block's part, member() the member's, and what takes both does the rest:
+//         whoever sums over members keeps the blocks and lets the member change.
+// Cost:   with AVX-512 47 instructions a group for the rounds from prepared blocks, 8 more to
+//         prepare them, and 55 for normals.
 // Tried:  a counter in every lane, not only the even ones: the four products of a round then need
 //         four shuffles that part high from low halves. One group at a time: 14 % fewer normals a
 //         second (see simd/two.h).
@@ -44,20 +48,39 @@ class Generator {
   static constexpr std::size_t kBlocks = kOneLane ? 1 : U::N / 2;
   static constexpr std::size_t kElements = 4 * kBlocks;
   static constexpr std::size_t kVectors = kElements / U::N;
+  static constexpr std::size_t kPairs = kVectors / 2;
+
+  using F2 = simd::Two<F>;
+  using U2 = simd::Two<U>;
 
   template <class V>
   struct Groups {
     V a[kVectors], b[kVectors];
   };
 
+  using W = std::conditional_t<kOneLane, U2, EvenLanes<U2>>;
+
+  // What the rounds make of the blocks alone, and of the member alone.
+  struct Blocks {
+    W a, b, c, d;
+  };
+  struct Member {
+    std::uint32_t high, low;
+  };
+
   [[gnu::always_inline]] explicit Generator(const Stream& stream) {
-    for (int i = 0; i < 3; ++i) counter_[i] = U::set(stream.counter[i]);
-    std::uint32_t key[2] = {stream.key[0], stream.key[1]};
+    std::uint32_t key[formulas::kPhiloxRounds][2] = {{stream.key[0], stream.key[1]}};
+    for (int round = 1; round < formulas::kPhiloxRounds; ++round)
+      for (int i = 0; i < 2; ++i) key[round][i] = key[round - 1][i] + formulas::kPhiloxKeyStep[i];
     for (int round = 0; round < formulas::kPhiloxRounds; ++round)
-      for (int i = 0; i < 2; ++i) {
-        key_[round][i] = U::set(key[i]);
-        key[i] += formulas::kPhiloxKeyStep[i];
-      }
+      for (int i = 0; i < 2; ++i) key_[round][i] = U::set(key[round][i]);
+    const std::uint64_t product = std::uint64_t{formulas::kPhiloxFactor[1]} * stream.counter[1];
+    first_[0] = U::set(stream.counter[2] ^ key[0][1]);
+    first_[1] = U::set(static_cast<std::uint32_t>(product) ^ key[1][0]);
+    member_key_[0] = static_cast<std::uint32_t>(product >> 32) ^ key[0][0];
+    member_key_[1] = key[1][1];
+    member_key_[2] = key[2][1];
+    member_ = member(stream.counter[0]);
     // Blocks are spread over the lanes so that zip_low and zip_high, which work within 128 bits,
     // leave elements in order.
     std::uint32_t first[U::N] = {};
@@ -66,10 +89,36 @@ class Generator {
     lanes_ = U::load(first);
   }
 
+  // That of the stream, and any other.
+  [[gnu::always_inline]] Member own_member() const { return member_; }
+  [[gnu::always_inline]] Member member(std::uint32_t index) const {
+    const std::uint64_t product =
+        std::uint64_t{formulas::kPhiloxFactor[0]} * (member_key_[0] ^ index);
+    return {static_cast<std::uint32_t>(product >> 32) ^ member_key_[1],
+            static_cast<std::uint32_t>(product) ^ member_key_[2]};
+  }
+
+  // kBlocks blocks from block_a, and from block_b.
+  [[gnu::always_inline]] Blocks prepare(std::uint32_t block_a, std::uint32_t block_b) const {
+    return prepare(U2{lanes_ + U::set(block_a), lanes_ + U::set(block_b)});
+  }
+  // 2 kBlocks blocks of the caller's choice.
+  [[gnu::always_inline]] Blocks prepare(const std::uint32_t (&block)[2 * kBlocks]) const {
+    std::uint32_t lane[2][U::N] = {};
+    for (std::size_t group = 0; group < 2; ++group)
+      for (std::size_t i = 0; i < kBlocks; ++i)
+        lane[group][kOneLane ? 0 : i % (kBlocks / 2) * 4 + i / (kBlocks / 2) * 2] =
+            block[group * kBlocks + i];
+    return prepare(U2{U::load(lane[0]), U::load(lane[1])});
+  }
+
   [[gnu::always_inline]] void bits(Groups<U>& out, std::uint32_t block_a,
                                    std::uint32_t block_b) const {
+    bits(out, prepare(block_a, block_b), member_);
+  }
+  [[gnu::always_inline]] void bits(Groups<U>& out, const Blocks& blocks, Member member) const {
     U2 even[kPairs], odd[kPairs];
-    words(even, odd, block_a, block_b);
+    words(even, odd, blocks, member);
     interleave(out, even, odd);
   }
 
@@ -86,29 +135,51 @@ class Generator {
 
   [[gnu::always_inline]] void normal(Groups<F>& out, std::uint32_t block_a,
                                      std::uint32_t block_b) const {
-    U2 even[kPairs], odd[kPairs];
-    words(even, odd, block_a, block_b);
+    NormalPairs pairs;
+    normal_pairs(pairs, prepare(block_a, block_b), member_);
+    interleave(out, pairs.cosine, pairs.sine);
+  }
+
+  // Normals before they are put in order: sums of them may wait with that until they are complete.
+  struct NormalPairs {
     F2 cosine[kPairs], sine[kPairs];
+  };
+  [[gnu::always_inline]] void normal_pairs(NormalPairs& out, const Blocks& blocks,
+                                           Member member) const {
+    U2 even[kPairs], odd[kPairs];
+    words(even, odd, blocks, member);
     for (std::size_t i = 0; i < kPairs; ++i)
-      formulas::normal_pair(even[i], odd[i], cosine[i], sine[i]);
-    interleave(out, cosine, sine);
+      formulas::normal_pair(even[i], odd[i], out.cosine[i], out.sine[i]);
+  }
+  [[gnu::always_inline]] static void in_order(Groups<F>& out, const NormalPairs& pairs) {
+    interleave(out, pairs.cosine, pairs.sine);
   }
 
  private:
-  using F2 = simd::Two<F>;
-  using U2 = simd::Two<U>;
-  using W = std::conditional_t<kOneLane, U2, EvenLanes<U2>>;
-  static constexpr std::size_t kPairs = kVectors / 2;
+  // The counter is (block, member, step, tensor). In round 0 the member is only xored, to what the
+  // step gives; so in round 1 one product is of the member and one of the block, in round 2 one of
+  // the block again. The step's product is in first_ and in the member's part.
+  [[gnu::always_inline]] Blocks prepare(U2 block) const {
+    Blocks out;
+    W high, low;
+    W::mul_hi_lo(W{block}, formulas::kPhiloxFactor[0], high, out.a);
+    W::mul_hi_lo(high ^ W{U2::both(first_[0])}, formulas::kPhiloxFactor[1], high, low);
+    out.b = low;
+    W::mul_hi_lo(high ^ W{U2::both(first_[1])}, formulas::kPhiloxFactor[0], out.c, out.d);
+    return out;
+  }
 
   // Words 0 and 2 of each block, and words 1 and 3.
-  [[gnu::always_inline]] void words(U2 (&even)[kPairs], U2 (&odd)[kPairs], std::uint32_t block_a,
-                                    std::uint32_t block_b) const {
-    W c[4] = {{lanes_ + U::set(block_a), lanes_ + U::set(block_b)},
-              {U2::both(counter_[0])},
-              {U2::both(counter_[1])},
-              {U2::both(counter_[2])}};
+  [[gnu::always_inline]] void words(U2 (&even)[kPairs], U2 (&odd)[kPairs], const Blocks& blocks,
+                                    Member member) const {
+    W c[4], high;
+    W::mul_hi_lo(blocks.a ^ W{U2::both(U::set(member.high))}, formulas::kPhiloxFactor[1], high,
+                 c[1]);
+    c[0] = high ^ blocks.b ^ W{U2::both(key_[2][0])};
+    c[2] = blocks.c ^ W{U2::both(U::set(member.low))};
+    c[3] = blocks.d;
 #pragma GCC unroll 10
-    for (int round = 0; round < formulas::kPhiloxRounds; ++round)
+    for (int round = 3; round < formulas::kPhiloxRounds; ++round)
       formulas::philox_round(c, W{U2::both(key_[round][0])}, W{U2::both(key_[round][1])});
     if constexpr (kOneLane) {
       even[0] = c[0];
@@ -139,9 +210,11 @@ class Generator {
     }
   }
 
-  U counter_[3];
   U key_[formulas::kPhiloxRounds][2];
+  U first_[2];
   U lanes_;
+  std::uint32_t member_key_[3];
+  Member member_;
 };
 
 }  // namespace bpfree::random

@@ -98,22 +98,40 @@ template <class Isa, class Values, class T>
   }
 }
 
-// scale * sign: 32 elements a word.
+// +-scale, 32 elements a word.
+template <class Isa>
+struct Signs {
+  using F = simd::Vec<Isa, float>;
+  using U = simd::Vec<Isa, std::uint32_t>;
+  F plus, minus;
+  U lane_bit;
+
+  [[gnu::always_inline]] explicit Signs(float scale) : plus(F::set(scale)), minus(-plus) {
+    std::uint32_t bits[U::N];
+    for (std::size_t i = 0; i < U::N; ++i) bits[i] = 1u << i;
+    lane_bit = U::load(bits);
+  }
+
+  template <class T>
+  [[gnu::always_inline]] void expand(T* out, std::uint32_t word) const {
+    for (std::size_t i = 0; i < 32; i += U::N)
+      store_as(F::select(U::any_bit(U::set(word >> i), lane_bit), minus, plus), out + i);
+  }
+  // n of them from the word's bit `first`.
+  template <class T>
+  [[gnu::always_inline]] void expand(T* out, std::uint32_t word, std::size_t first,
+                                     std::size_t n) const {
+    if (n == 32) return expand(out, word);
+    T buffer[32];
+    expand(buffer, word);
+    for (std::size_t i = 0; i < n; ++i) out[i] = buffer[first + i];
+  }
+};
+
 template <class Isa, class T>
 [[gnu::always_inline]] inline void fill_sign(T* out, const Generator<Isa>& generator, float scale,
                                              std::uint64_t offset, std::size_t n) {
-  using F = simd::Vec<Isa, float>;
-  using U = simd::Vec<Isa, std::uint32_t>;
-  const F plus = F::set(scale);
-  const F minus = -plus;
-  std::uint32_t lane_bits[U::N];
-  for (std::size_t i = 0; i < U::N; ++i) lane_bits[i] = 1u << i;
-  const U lane_bit = U::load(lane_bits);
-  const auto expand = [&](T* to, std::uint32_t word) {
-    for (std::size_t i = 0; i < 32; i += U::N)
-      store_as(F::select(U::any_bit(U::set(word >> i), lane_bit), minus, plus), to + i);
-  };
-
+  const Signs<Isa> signs(scale);
   constexpr std::size_t kWords = 256;
   std::uint32_t words[kWords];
   std::uint64_t word = offset / 32;
@@ -124,48 +142,116 @@ template <class Isa, class T>
     fill(words, generator, Bits<Isa>{}, word, count);
     word += count;
     for (std::size_t w = 0; w < count; ++w) {
-      if (skip == 0 && n >= 32) {
-        expand(out, words[w]);
-        out += 32;
-        n -= 32;
-      } else {
-        T buffer[32];
-        expand(buffer, words[w]);
-        const std::size_t part = n < 32 - skip ? n : 32 - skip;
-        for (std::size_t i = 0; i < part; ++i) out[i] = buffer[skip + i];
-        out += part;
-        n -= part;
-        skip = 0;
-      }
+      const std::size_t part = n < 32 - skip ? n : 32 - skip;
+      signs.expand(out, words[w], skip, part);
+      out += part;
+      n -= part;
+      skip = 0;
     }
   }
 }
 
 // Rows of a matrix. Panels are as wide as a group with AVX-512: then two rows share a run.
 template <class Isa, class Values>
-[[gnu::always_inline]] inline void fill_rows(const Stream& s, const BlockArgs& a,
+[[gnu::always_inline]] inline void fill_rows(const Generator<Isa>& generator, const BlockArgs& a,
                                              const Values& values) {
   using G = Generator<Isa>;
-  const G generator(s);
-  const bool narrow = a.first_column % 4 == 0 && a.n_columns <= G::kElements;
-  for (std::size_t i = 0; i < a.n_rows; ++i) {
+  const Place& p = a.place;
+  const bool narrow = p.first_column % 4 == 0 && p.n_columns <= G::kElements;
+  for (std::size_t i = 0; i < p.n_rows; ++i) {
     float* out = a.out + i * a.stride;
-    const std::uint64_t block = (a.first_row + i) * a.blocks_per_row + a.first_column / 4;
-    if (!narrow || i + 1 == a.n_rows) {
-      fill(out, generator, values, 4 * block + a.first_column % 4, a.n_columns);
+    const std::uint64_t block = (p.first_row + i) * p.blocks_per_row + p.first_column / 4;
+    if (!narrow || i + 1 == p.n_rows) {
+      fill(out, generator, values, 4 * block + p.first_column % 4, p.n_columns);
       continue;
     }
     const auto block_a = static_cast<std::uint32_t>(block);
-    const auto block_b = static_cast<std::uint32_t>(block + a.blocks_per_row);
-    if (a.n_columns == G::kElements) {
+    const auto block_b = static_cast<std::uint32_t>(block + p.blocks_per_row);
+    if (p.n_columns == G::kElements) {
       values.groups(generator, block_a, block_b, out, out + a.stride);
     } else {
       float buffer[2][G::kElements];
       values.groups(generator, block_a, block_b, buffer[0], buffer[1]);
       for (std::size_t row = 0; row < 2; ++row)
-        for (std::size_t c = 0; c < a.n_columns; ++c) out[row * a.stride + c] = buffer[row][c];
+        for (std::size_t c = 0; c < p.n_columns; ++c) out[row * a.stride + c] = buffer[row][c];
     }
     ++i;
+  }
+}
+
+// The blocks under a place, row by row, to be taken in runs across rows.
+template <class Isa, std::size_t kPerBlock>
+struct BlockWalk {
+  const Place& place;
+  std::size_t first_block = place.first_column / kPerBlock;
+  std::size_t blocks_in_row =
+      place.n_columns == 0
+          ? 0
+          : (place.first_column + place.n_columns - 1) / kPerBlock - first_block + 1;
+  std::size_t row = 0;
+  std::size_t at = 0;
+
+  [[gnu::always_inline]] bool done() const { return blocks_in_row == 0 || row == place.n_rows; }
+  [[gnu::always_inline]] void next() {
+    if (++at < blocks_in_row) return;
+    at = 0;
+    ++row;
+  }
+  // The next n blocks; those beyond the last are 0.
+  template <std::size_t n>
+  [[gnu::always_inline]] void take(std::uint32_t (&blocks)[n]) {
+    for (std::size_t i = 0; i < n; ++i) {
+      blocks[i] = 0;
+      if (done()) continue;
+      blocks[i] = static_cast<std::uint32_t>((place.first_row + row) * place.blocks_per_row +
+                                             first_block + at);
+      next();
+    }
+  }
+  // Elements begin..end of the block are within the place, the first of them in this column of it.
+  [[gnu::always_inline]] std::size_t columns(std::size_t& begin, std::size_t& end) const {
+    const std::size_t first = (first_block + at) * kPerBlock;
+    begin = first < place.first_column ? place.first_column - first : 0;
+    const std::size_t left = place.first_column + place.n_columns - first;
+    end = left < kPerBlock ? left : kPerBlock;
+    return first + begin - place.first_column;
+  }
+};
+
+// Words of the 2 kBlocks blocks of a run, in order.
+template <class Isa>
+[[gnu::always_inline]] inline void run_words(std::uint32_t* out, const Generator<Isa>& generator,
+                                             const typename Generator<Isa>::Blocks& blocks,
+                                             typename Generator<Isa>::Member member) {
+  using G = Generator<Isa>;
+  typename G::template Groups<typename G::U> word;
+  generator.bits(word, blocks, member);
+  for (std::size_t i = 0; i < G::kVectors; ++i) {
+    word.a[i].store(out + i * G::U::N);
+    word.b[i].store(out + 4 * G::kBlocks + i * G::U::N);
+  }
+}
+
+// Signs in rows: a run's blocks may lie in several rows, so that a panel's 32 columns, which are a
+// quarter of a block, do not cost a run each.
+template <class Isa>
+[[gnu::always_inline]] inline void fill_sign_rows(const Generator<Isa>& generator,
+                                                  const BlockArgs& a) {
+  constexpr std::size_t kRun = 2 * Generator<Isa>::kBlocks;
+  const Signs<Isa> signs(a.scale);
+  for (BlockWalk<Isa, 128> walk{a.place}; !walk.done();) {
+    BlockWalk<Isa, 128> to = walk;
+    std::uint32_t block[kRun], words[4 * kRun];
+    walk.take(block);
+    run_words(words, generator, generator.prepare(block), generator.own_member());
+    for (std::size_t i = 0; i < kRun && !to.done(); ++i, to.next()) {
+      std::size_t begin, end;
+      float* out = a.out + to.row * a.stride + to.columns(begin, end);
+      for (std::size_t n; begin < end; begin += n, out += n) {
+        n = 32 - begin % 32 < end - begin ? 32 - begin % 32 : end - begin;
+        signs.expand(out, words[4 * i + begin / 32], begin % 32, n);
+      }
+    }
   }
 }
 
@@ -187,29 +273,14 @@ struct Fills {
     fill_sign(out, Generator<Isa>(s), 1.0f, offset, n);
   }
   static void uniform_block(const Stream& s, const BlockArgs& a) {
-    fill_rows<Isa>(s, a, Uniform<Isa>(-a.scale, a.scale));
+    fill_rows(Generator<Isa>(s), a, Uniform<Isa>(-a.scale, a.scale));
   }
   static void normal_block(const Stream& s, const BlockArgs& a) {
-    fill_rows<Isa>(s, a, Normal<Isa, true>{simd::Vec<Isa, float>::set(a.scale)});
+    fill_rows(Generator<Isa>(s), a, Normal<Isa, true>{simd::Vec<Isa, float>::set(a.scale)});
   }
   static void sign_block(const Stream& s, const BlockArgs& a) {
-    const Generator<Isa> generator(s);
-    for (std::size_t i = 0; i < a.n_rows; ++i)
-      fill_sign(a.out + i * a.stride, generator, a.scale,
-                (a.first_row + i) * a.blocks_per_row * 128 + a.first_column, a.n_columns);
+    fill_sign_rows(Generator<Isa>(s), a);
   }
 };
-
-template <class Isa>
-constexpr Kernels kTable = {Fills<Isa>::bits,
-                            Fills<Isa>::template uniform<float>,
-                            Fills<Isa>::template uniform<double>,
-                            Fills<Isa>::template normal<float>,
-                            Fills<Isa>::template normal<double>,
-                            Fills<Isa>::template sign<float>,
-                            Fills<Isa>::template sign<double>,
-                            Fills<Isa>::uniform_block,
-                            Fills<Isa>::normal_block,
-                            Fills<Isa>::sign_block};
 
 }  // namespace bpfree::random

@@ -54,6 +54,28 @@ Stream internal_stream(std::uint64_t seed, const Counter& counter) {
            static_cast<std::uint32_t>(counter.purpose) << 24 | counter.tensor}};
 }
 
+std::uint64_t block_elements(Distribution distribution) {
+  return distribution == Distribution::sign ? 128 : 4;
+}
+
+// Of a matrix with so many rows, which must fit into a stream.
+std::uint64_t blocks_per_row(Distribution distribution, std::size_t rows, std::size_t columns) {
+  const std::uint64_t per_block = block_elements(distribution);
+  const std::uint64_t blocks = (columns + per_block - 1) / per_block;
+  if (blocks > 0 && rows > kBlocks / blocks)
+    fail("a random matrix of " + std::to_string(rows) + " x " + std::to_string(columns) +
+         " elements needs more than 2^32 blocks");
+  return blocks;
+}
+
+Place place_of(const NoiseWindow& window) {
+  if (window.distribution == Distribution::uniform)
+    fail("noise is uniform, expected normal or sign");
+  return {
+      blocks_per_row(window.distribution, window.first_row + window.n_rows, window.matrix_columns),
+      window.first_row, window.n_rows, window.first_column, window.n_columns};
+}
+
 // Fills a public stream: in chunks for the threads, none of which crosses an overflow of c0.
 template <class T>
 void fill_public(std::span<T> out, void (*kernel)(T*, const Stream&, std::uint64_t, std::size_t),
@@ -115,14 +137,9 @@ void matrix_block(float* out, std::size_t stride, Distribution distribution, flo
                   std::uint64_t seed, Counter counter, std::size_t matrix_columns,
                   std::size_t first_row, std::size_t n_rows, std::size_t first_column,
                   std::size_t n_columns) {
-  const std::uint64_t per_block = distribution == Distribution::sign ? 128 : 4;
-  const std::uint64_t blocks_per_row = (matrix_columns + per_block - 1) / per_block;
-  if (blocks_per_row > 0 && first_row + n_rows > kBlocks / blocks_per_row)
-    fail("a random matrix of " + std::to_string(first_row + n_rows) + " x " +
-         std::to_string(matrix_columns) + " elements needs more than 2^32 blocks");
+  const std::uint64_t blocks = blocks_per_row(distribution, first_row + n_rows, matrix_columns);
   const Stream stream = internal_stream(seed, counter);
-  const BlockArgs args = {out,       stride, scale,        blocks_per_row,
-                          first_row, n_rows, first_column, n_columns};
+  const BlockArgs args = {out, stride, scale, {blocks, first_row, n_rows, first_column, n_columns}};
   switch (distribution) {
     case Distribution::uniform:
       return kernels().uniform_block(stream, args);
@@ -131,6 +148,47 @@ void matrix_block(float* out, std::size_t stride, Distribution distribution, flo
     case Distribution::sign:
       return kernels().sign_block(stream, args);
   }
+}
+
+void accumulate_noise(float* out, std::size_t stride, const NoiseWindow& window,
+                      std::span<const std::uint32_t> members, std::span<const float> weights,
+                      bool add) {
+  const AccumulateArgs args = {
+      out, stride, place_of(window), members.data(), weights.data(), members.size(), add};
+  const Stream stream = internal_stream(window.seed, window.counter);
+  const bool sign = window.distribution == Distribution::sign;
+  (sign ? kernels().accumulate_sign : kernels().accumulate_normal)(stream, args);
+}
+
+void perturb_block(float* plus, float* minus, std::size_t stride, const float* base,
+                   std::size_t base_stride, float scale, const NoiseWindow& window) {
+  kernels().perturb(internal_stream(window.seed, window.counter),
+                    {.plus = plus,
+                     .minus = minus,
+                     .stride = stride,
+                     .base = base,
+                     .base_stride = base_stride,
+                     .scale = scale,
+                     .sign = window.distribution == Distribution::sign,
+                     .place = place_of(window)});
+}
+
+void perturb_low_rank(float* plus, float* minus, std::size_t stride, const float* base,
+                      std::size_t base_stride, float scale, const LowRankNoise& noise,
+                      std::size_t n_rows, std::size_t n_columns) {
+  kernels().perturb_low_rank({.plus = plus,
+                              .minus = minus,
+                              .stride = stride,
+                              .base = base,
+                              .base_stride = base_stride,
+                              .scale = scale,
+                              .left = noise.left,
+                              .left_stride = noise.left_stride,
+                              .right = noise.right,
+                              .right_stride = noise.right_stride,
+                              .rank = noise.rank,
+                              .n_rows = n_rows,
+                              .n_columns = n_columns});
 }
 
 void uniform_matrix(float* out, std::size_t rows, std::size_t columns, std::size_t stride,

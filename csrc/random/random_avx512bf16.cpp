@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
 #include "simd/avx512bf16.h"
 //
-#include "random/random-inl.h"
+#include "random/noise-inl.h"
 
 namespace bpfree::random {
 

@@ -111,6 +111,113 @@ void blocks_of_a_matrix() {
   }
 }
 
+// Sums over members are those of the members' own blocks, in any cut, and nothing beside them is written.
+void sums_over_members() {
+  constexpr std::size_t kRows = 5;
+  constexpr std::size_t kColumns = 300;
+  constexpr std::size_t kStride = 304;
+  const random::Counter counter{random::Purpose::noise, 3, 2, 0};
+  for (const auto distribution : {random::Distribution::normal, random::Distribution::sign})
+    for (const std::size_t n_members : {0, 1, 3, 70, 600}) {
+      std::vector<std::uint32_t> members(n_members);
+      std::vector<float> weights(n_members);
+      std::vector<double> expected(kRows * kColumns);
+      std::vector<float> block(kRows * kColumns);
+      for (std::size_t k = 0; k < n_members; ++k) {
+        members[k] = static_cast<std::uint32_t>(7 * k + 1);
+        weights[k] = static_cast<float>(k % 5) - 1.75f;
+        random::Counter own = counter;
+        own.member = members[k];
+        random::matrix_block(block.data(), kColumns, distribution, 1, kSeed, own, kColumns, 0,
+                             kRows, 0, kColumns);
+        for (std::size_t i = 0; i < block.size(); ++i)
+          expected[i] += static_cast<double>(weights[k]) * static_cast<double>(block[i]);
+      }
+      std::vector<float> whole(kRows * kColumns);
+      random::accumulate_noise(whole.data(), kColumns,
+                               {distribution, kSeed, counter, kColumns, 0, kRows, 0, kColumns},
+                               members, weights);
+      for (std::size_t i = 0; i < whole.size(); ++i)
+        check(std::abs(static_cast<double>(whole[i]) - expected[i]) < 2e-3, "a sum over members");
+      for (const std::size_t begin : {0, 1, 5, 32, 127, 256, 299})
+        for (const std::size_t n : {std::size_t{1}, std::size_t{32}, kColumns - begin}) {
+          if (n > kColumns - begin) continue;
+          std::vector<float> part(kRows * kStride, 9.0f);
+          const random::NoiseWindow window{distribution, kSeed, counter, kColumns, 1,
+                                           kRows - 2,    begin, n};
+          random::accumulate_noise(part.data(), kStride, window, members, weights);
+          for (int twice = 0; twice < 2; ++twice) {
+            for (std::size_t i = 0; i < kRows; ++i)
+              for (std::size_t j = 0; j < kStride; ++j) {
+                const bool inside = i + 2 < kRows && j < n;
+                const float sum = inside ? whole[(i + 1) * kColumns + begin + j] : 9.0f;
+                check(std::abs(part[i * kStride + j] - (inside && twice ? 2 * sum : sum)) <=
+                          (twice ? 1e-3f : 0.0f),
+                      "a part of a sum over members");
+              }
+            random::accumulate_noise(part.data(), kStride, window, members, weights, true);
+          }
+        }
+    }
+}
+
+// Parameters with noise added and taken away, each rounded once; in place too.
+void perturbed_blocks() {
+  constexpr std::size_t kRows = 6;
+  constexpr std::size_t kColumns = 1100;
+  const random::Counter counter{random::Purpose::noise, 1, 2, 9};
+  for (const auto distribution : {random::Distribution::normal, random::Distribution::sign})
+    for (const std::size_t begin : {0, 3, 1060})
+      for (const std::size_t n : {0, 1, 17, 32, 40, 1097}) {
+        if (begin + n > kColumns) continue;
+        const random::NoiseWindow window{distribution, kSeed, counter, kColumns, 1,
+                                         kRows - 1,    begin, n};
+        std::vector<float> noise(kRows * n), base(kRows * n), plus(kRows * n, 9.0f),
+            minus(kRows * n, 9.0f);
+        random::matrix_block(noise.data(), n, distribution, 1, kSeed, counter, kColumns, 1,
+                             kRows - 1, begin, n);
+        for (std::size_t i = 0; i < base.size(); ++i) base[i] = static_cast<float>(i) * 0.25f - 7;
+        random::perturb_block(plus.data(), minus.data(), n, base.data(), n, 0.3f, window);
+        for (std::size_t i = 0; i < base.size(); ++i) {
+          const bool inside = i < (kRows - 1) * n;
+          check(plus[i] == (inside ? std::fma(0.3f, noise[i], base[i]) : 9.0f), "plus noise");
+          check(minus[i] == (inside ? std::fma(-0.3f, noise[i], base[i]) : 9.0f), "minus noise");
+        }
+        random::perturb_block(nullptr, base.data(), n, base.data(), n, 0.3f, window);
+        check(std::equal(base.begin(), base.begin() + static_cast<std::ptrdiff_t>((kRows - 1) * n),
+                         minus.begin()),
+              "noise in place");
+      }
+}
+
+void perturbed_by_low_rank() {
+  constexpr std::size_t kRows = 4;
+  for (const std::size_t n : {0, 1, 16, 33})
+    for (const std::size_t rank : {1, 3}) {
+      std::vector<float> left(rank * kRows), right(rank * n), base(kRows * n),
+          plus(kRows * n, 9.0f), minus(kRows * n, 9.0f);
+      random::normal(std::span<float>(left), 1, 0, 0, 1);
+      random::normal(std::span<float>(right), 2, 0, 0, 1);
+      random::normal(std::span<float>(base), 3, 0, 0, 1);
+      random::perturb_low_rank(plus.data(), minus.data(), n, base.data(), n, 0.3f,
+                               {left.data(), kRows, right.data(), n, rank}, kRows, n);
+      for (std::size_t i = 0; i < kRows; ++i)
+        for (std::size_t j = 0; j < n; ++j) {
+          double noise = 0;
+          for (std::size_t q = 0; q < rank; ++q)
+            noise +=
+                static_cast<double>(left[q * kRows + i]) * static_cast<double>(right[q * n + j]);
+          const double at = static_cast<double>(base[i * n + j]);
+          check(std::abs(static_cast<double>(plus[i * n + j]) - (at + 0.3 * noise)) <
+                    2e-6 * (2 + std::abs(noise)),
+                "plus low rank");
+          check(std::abs(static_cast<double>(minus[i * n + j]) - (at - 0.3 * noise)) <
+                    2e-6 * (2 + std::abs(noise)),
+                "minus low rank");
+        }
+    }
+}
+
 void permutations() {
   for (const std::size_t n : {0, 1, 2, 17, 1000}) {
     std::vector<std::uint32_t> order(n);
@@ -129,6 +236,9 @@ void test_random() {
   against_the_definition();
   threads_change_no_bit();
   blocks_of_a_matrix();
+  sums_over_members();
+  perturbed_blocks();
+  perturbed_by_low_rank();
   permutations();
 }
 
