@@ -100,6 +100,39 @@ def forward_forward_update(
     n_samples: float = 0.0,
     n_threads: int = 0,
 ) -> float: ...
+def perturb(
+    theta: _F32,
+    out: _F32,
+    members: Sequence[int],
+    std: float,
+    seed: int,
+    generation: int = 0,
+    kind: str = "gaussian",
+    shapes: Sequence[Sequence[int]] | None = None,
+    antithetic: bool = False,
+    rank: int = 1,
+    n_threads: int = 0,
+) -> None: ...
+def perturbation_gradient(
+    utilities: NDArray[np.float64],
+    out: _F32,
+    seed: int,
+    generation: int = 0,
+    kind: str = "gaussian",
+    shapes: Sequence[Sequence[int]] | None = None,
+    antithetic: bool = False,
+    rank: int = 1,
+    first_member: int = 0,
+    n_threads: int = 0,
+) -> None: ...
+def fitness_shaping(
+    fitness: NDArray[np.float64],
+    out: NDArray[np.float64],
+    maximize: bool,
+    kind: str = "centered_rank",
+    top_k: int = 0,
+    group_size: int = 0,
+) -> int: ...
 def local_loss_update(
     weights: _F32,
     bias: _F32 | None,

@@ -55,6 +55,32 @@ cdef enum LocalLossKind:
     LOCAL_SIM = 1
     LOCAL_PREDSIM = 2
 
+cdef enum NoiseKind:
+    GAUSSIAN = 0
+    RADEMACHER = 1
+    LOW_RANK = 2
+
+cdef enum Shaping:
+    CENTERED_RANK = 0
+    NES = 1
+    Z_SCORE = 2
+    GROUP = 3
+    PAIR = 4
+    TOP_K = 5
+
+# The fields of bpfree_noise; noise_init() fills in the defaults.
+cdef struct Noise:
+    int kind
+    int antithetic
+    uint64_t seed
+    uint32_t generation
+    size_t rank
+
+# The fields of bpfree_shape.
+cdef struct Shape:
+    size_t n_dims
+    size_t size[2]
+
 # The fields of bpfree_local_loss; local_loss_init() fills in the defaults.
 cdef struct LocalLoss:
     int loss
@@ -139,3 +165,13 @@ cdef int local_loss_update(float* W, float* b, float** W_state, float** b_state,
         const float* h, const float* preactivation, const int32_t* labels, const float* targets,
         const float* sample_weight, size_t batch, size_t n_in, size_t n_out, size_t n_outputs,
         const LocalLoss* options, const Optimizer* optimizer, int n_threads) noexcept nogil
+
+cdef int noise_init(Noise* noise, uint64_t seed) noexcept nogil
+cdef int perturb(float* out, const float* theta, const uint32_t* members, size_t n_members,
+        size_t n_params, double std, const Shape* shapes, size_t n_shapes, const Noise* noise,
+        int n_threads) noexcept nogil
+cdef int perturbation_gradient(float* out, const double* utilities, uint64_t first_member,
+        size_t n_members, size_t n_params, const Shape* shapes, size_t n_shapes,
+        const Noise* noise, int n_threads) noexcept nogil
+cdef int fitness_shaping(double* utilities, size_t* n_lost, const double* fitness,
+        size_t n_members, int maximize, int kind, size_t top_k, size_t group_size) noexcept nogil

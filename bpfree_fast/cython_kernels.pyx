@@ -22,6 +22,12 @@ cdef extern from "bpfree/bpfree.h" nogil:
         pass
     ctypedef struct bpfree_local_loss:
         pass
+    ctypedef enum bpfree_shaping:
+        pass
+    ctypedef struct bpfree_noise:
+        pass
+    ctypedef struct bpfree_shape:
+        pass
     const char* bpfree_last_error()
     bpfree_status bpfree_random_bits(uint32_t* out, size_t n, uint64_t seed, uint64_t stream,
         uint64_t offset, int n_threads)
@@ -73,6 +79,15 @@ cdef extern from "bpfree/bpfree.h" nogil:
         const float* preactivation, const int32_t* labels, const float* targets,
         const float* sample_weight, size_t batch, size_t n_in, size_t n_out, size_t n_outputs,
         const bpfree_local_loss* options, const bpfree_optimizer* optimizer, int n_threads)
+    bpfree_status bpfree_noise_init(bpfree_noise* noise, uint64_t seed)
+    bpfree_status bpfree_perturb(float* out, const float* theta, const uint32_t* members,
+        size_t n_members, size_t n_params, double std, const bpfree_shape* shapes, size_t n_shapes,
+        const bpfree_noise* noise, int n_threads)
+    bpfree_status bpfree_perturbation_gradient(float* out, const double* utilities,
+        uint64_t first_member, size_t n_members, size_t n_params, const bpfree_shape* shapes,
+        size_t n_shapes, const bpfree_noise* noise, int n_threads)
+    bpfree_status bpfree_fitness_shaping(double* utilities, size_t* n_lost, const double* fitness,
+        size_t n_members, int maximize, bpfree_shaping kind, size_t top_k, size_t group_size)
 
 
 cdef int check(int status) except -1 nogil:
@@ -209,3 +224,27 @@ cdef int local_loss_update(float* W, float* b, float** W_state, float** b_state,
         head_b_state, loss, x, h, preactivation, labels, targets, sample_weight, batch, n_in, n_out,
         n_outputs, <const bpfree_local_loss*>options, <const bpfree_optimizer*>optimizer,
         n_threads)
+
+
+cdef int noise_init(Noise* noise, uint64_t seed) noexcept nogil:
+    return bpfree_noise_init(<bpfree_noise*>noise, seed)
+
+
+cdef int perturb(float* out, const float* theta, const uint32_t* members, size_t n_members,
+        size_t n_params, double std, const Shape* shapes, size_t n_shapes, const Noise* noise,
+        int n_threads) noexcept nogil:
+    return bpfree_perturb(out, theta, members, n_members, n_params, std,
+        <const bpfree_shape*>shapes, n_shapes, <const bpfree_noise*>noise, n_threads)
+
+
+cdef int perturbation_gradient(float* out, const double* utilities, uint64_t first_member,
+        size_t n_members, size_t n_params, const Shape* shapes, size_t n_shapes,
+        const Noise* noise, int n_threads) noexcept nogil:
+    return bpfree_perturbation_gradient(out, utilities, first_member, n_members, n_params,
+        <const bpfree_shape*>shapes, n_shapes, <const bpfree_noise*>noise, n_threads)
+
+
+cdef int fitness_shaping(double* utilities, size_t* n_lost, const double* fitness,
+        size_t n_members, int maximize, int kind, size_t top_k, size_t group_size) noexcept nogil:
+    return bpfree_fitness_shaping(utilities, n_lost, fitness, n_members, maximize,
+        <bpfree_shaping>kind, top_k, group_size)

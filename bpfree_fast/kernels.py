@@ -30,6 +30,7 @@ from ._arrays import (
 from ._goodness import forward_forward_update, goodness
 from ._local_loss import local_loss_update
 from ._optimizer import SOLVERS, optimizer_keywords
+from ._perturbation import fitness_shaping, perturb, perturbation_gradient
 from ._random import normal, random_bits, sign, uniform
 from ._validation import ACTIVATIONS, MAX_SEED, choice, flag, integer, real
 from ._validation import n_threads as _threads
@@ -38,10 +39,13 @@ __all__ = [
     "dense_forward",
     "dense_update",
     "feedback_matrix",
+    "fitness_shaping",
     "forward_forward_update",
     "goodness",
     "local_loss_update",
     "normal",
+    "perturb",
+    "perturbation_gradient",
     "product",
     "project_feedback",
     "random_bits",

@@ -26,6 +26,7 @@ void bind_random(py::module_& m);
 void bind_kernels(py::module_& m);
 void bind_goodness(py::module_& m);
 void bind_local_loss(py::module_& m);
+void bind_perturbation(py::module_& m);
 void bind_network(py::module_& m);
 void bind_trainer(py::module_& m);
 

@@ -42,7 +42,7 @@ struct Noise {
 
   static void accumulate_normal(const Stream& stream, const AccumulateArgs& args) {
     const G generator(stream);
-    if (!args.add) clear(args);
+    if (!args.add && args.n_members == 0) clear(args);
     for (std::size_t first = 0; first < args.n_members; first += kMembersAtOnce) {
       const Weighted<Isa> members(generator, args, first);
       const bool add = args.add || first > 0;

@@ -52,6 +52,7 @@ void test_row_blocks();
 void test_random();
 void test_product();
 void test_capi();
+void test_perturbation();
 void test_training();
 
 }  // namespace bpfree::test

@@ -25,7 +25,8 @@ constexpr int kSkipped = 77;
 constexpr std::array kTests = {
     Test{"parallel", test_parallel}, Test{"row_blocks", test_row_blocks},
     Test{"random", test_random},     Test{"product", test_product},
-    Test{"capi", test_capi},         Test{"training", test_training},
+    Test{"capi", test_capi},         Test{"perturbation", test_perturbation},
+    Test{"training", test_training},
 };
 
 }  // namespace

@@ -114,6 +114,32 @@ def local_loss(
     return loss
 
 
+def evolution(
+    float[:, ::1] pair, float[::1] gradient, double[::1] utilities, const float[::1] theta,
+    const double[::1] loss,
+):
+    """Both members of pair 3, and the gradient of a generation of low rank."""
+    cdef size_t n_params = theta.shape[0], n = loss.shape[0], lost
+    cdef uint32_t[2] members
+    cdef kernels.Noise noise
+    cdef kernels.Shape[2] shapes
+    members[0], members[1] = 6, 7
+    shapes[0].n_dims, shapes[0].size[0], shapes[0].size[1] = 2, 5, 7
+    shapes[1].n_dims, shapes[1].size[0] = 1, n_params - 35
+    with nogil:
+        check(kernels.noise_init(&noise, 9))
+        noise.kind = kernels.LOW_RANK
+        noise.antithetic = 1
+        noise.generation = 2
+        check(kernels.perturb(
+            &pair[0, 0], &theta[0], members, 2, n_params, 0.5, shapes, 2, &noise, 0))
+        check(kernels.fitness_shaping(
+            &utilities[0], &lost, &loss[0], n, 0, kernels.TOP_K, 2, 0))
+        check(kernels.perturbation_gradient(
+            &gradient[0], &utilities[0], 0, n, n_params, shapes, 2, &noise, 0))
+    return lost
+
+
 def refuse():
     cdef float x = 1
     cdef int status = normal_f32(&x, 1, 0, 0, 0, -3)

@@ -27,6 +27,10 @@ static void refusals(void) {
   bpfree_optimizer optimizer;
   bpfree_forward_forward options;
   bpfree_local_loss local;
+  bpfree_noise noise;
+  uint32_t members[1] = {0};
+  double nan[1];
+  memset(nan, 0xff, sizeof nan);
   printf("status %d\n", (int)bpfree_dense_forward(two, NULL, NULL, two, NULL, 1, 2, 1, BPFREE_RELU, 0));
   printf("error %s\n", bpfree_last_error());
   printf("status %d\n", (int)bpfree_normal_f32(two, 2, 0, 0, 0, -3));
@@ -54,6 +58,14 @@ static void refusals(void) {
   printf("status %d\n", (int)bpfree_local_loss_update(two, NULL, NULL, NULL, two + 1, NULL, NULL, NULL, NULL, one, one,
                                                       NULL, &label, NULL, NULL, 1, 1, 1, 1, &local, &optimizer, 0));
   printf("error %s\n", bpfree_last_error());
+  check(bpfree_noise_init(&noise, 1));
+  printf("status %d\n", (int)bpfree_perturb(two, one, members, 1, 1, -0.5, NULL, 0, &noise, 0));
+  printf("error %s\n", bpfree_last_error());
+  noise.antithetic = 1;
+  printf("status %d\n", (int)bpfree_perturbation_gradient(two, nan, 0, 1, 2, NULL, 0, &noise, 0));
+  printf("error %s\n", bpfree_last_error());
+  printf("status %d\n", (int)bpfree_fitness_shaping(nan, NULL, nan, 1, 1, BPFREE_Z_SCORE, 0, 0));
+  printf("error %s\n", bpfree_last_error());
   printf("unchanged %g %g\n", two[0], two[1]);
 }
 
@@ -77,6 +89,12 @@ int main(void) {
   bpfree_optimizer optimizer;
   bpfree_forward_forward options;
   bpfree_local_loss local;
+  bpfree_noise noise;
+  bpfree_shape shapes[2] = {{2, {kIn, kHidden}}, {1, {kHidden}}};
+  uint32_t members[1] = {5};
+  float theta[(kIn + 1) * kHidden], gradient[(kIn + 1) * kHidden];
+  double utilities[4], fitness[4] = {1, 3, 3, 2};
+  size_t lost = 9;
 
   printf("version %s\nisa %s\n", bpfree_version(), bpfree_isa());
   check(bpfree_random_bits(bits, 5, 1, 2, 3, 0));
@@ -152,6 +170,20 @@ int main(void) {
   print("b_local", b, sizeof b);
   print("M", M, sizeof M);
   print("c", c, sizeof c);
+
+  memcpy(theta, W, sizeof W);
+  memcpy(theta + kIn * kHidden, b, sizeof b);
+  check(bpfree_noise_init(&noise, 9));
+  noise.antithetic = 1;
+  check(bpfree_perturb(theta, theta, members, 1, (kIn + 1) * kHidden, 0.5, shapes, 2, &noise, 0));
+  print("member", theta, sizeof theta);
+  check(bpfree_fitness_shaping(utilities, &lost, fitness, 4, 1, BPFREE_CENTERED_RANK, 0, 0));
+  if (lost != 0) return 3;
+  print("utilities", utilities, sizeof utilities);
+  noise.kind = BPFREE_RADEMACHER;
+  noise.generation = 1;
+  check(bpfree_perturbation_gradient(gradient, utilities, 2, 4, (kIn + 1) * kHidden, NULL, 0, &noise, 0));
+  print("gradient", gradient, sizeof gradient);
   refusals();
   return 0;
 }

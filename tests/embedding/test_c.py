@@ -74,7 +74,14 @@ def numbers():
         preactivation=a, learning_rate=0.125, solver="adam", weight_decay=0.5, state=state,
         head_state=[np.zeros_like(array) for array in (M, c, M, c)],
     )  # fmt: skip
-    return expected | {"loss_local": np.float64(loss), "W_local": W, "b_local": b, "M": M, "c": c}
+    expected |= {"loss_local": np.float64(loss), "W_local": W, "b_local": b, "M": M, "c": c}
+    theta, noise = np.concatenate([W.ravel(), b]), {"seed": 9, "antithetic": True}
+    member = kernels.perturb(theta, member=5, std=0.5, shapes=[(37, 40), (40,)], **noise)
+    utilities = kernels.fitness_shaping(np.array([1.0, 3.0, 3.0, 2.0]), maximize=True)
+    gradient = kernels.perturbation_gradient(
+        utilities, theta.size, first_member=2, kind="rademacher", generation=1, **noise
+    )
+    return expected | {"member": member, "utilities": utilities, "gradient": gradient}
 
 
 def check_output(text):
@@ -88,7 +95,7 @@ def check_output(text):
     for name, value in expected.items():
         assert printed[name] == value.tobytes().hex(), name
     assert [value for name, value in lines if name == "status"] == [
-        "1", "1", "1", "1", "3", "1", "1", "1", "1",
+        "1", "1", "1", "1", "3", "1", "1", "1", "1", "1", "1", "1",
     ]  # fmt: skip
     errors = [value for name, value in lines if name == "error"]
     for words, sentence in zip(
@@ -101,6 +108,9 @@ def check_output(text):
             "temperature is -2",
             "kind is 7",
             "similarity_weight is 2",
+            "std is -0.5",
+            "1 elements, expected an even number",
+            "NaN or infinite for all 1 members",
         ],
         errors,
         strict=True,

@@ -118,6 +118,21 @@ def test_a_step_on_local_losses(extension):
         np.testing.assert_array_equal(array, theirs)
 
 
+def test_a_generation_of_an_evolution_strategy(extension):
+    theta, loss = kernels.normal(1, 50), kernels.normal(2, 6, dtype="float64")
+    loss[4] = np.nan
+    pair, gradient = np.empty((2, 50), np.float32), np.empty(50, np.float32)
+    utilities = np.empty(6)
+    assert extension.evolution(pair, gradient, utilities, theta, loss) == 1
+    source = {"seed": 9, "generation": 2, "kind": "low_rank", "shapes": [(5, 7), (15,)]}
+    expected = kernels.perturb(theta, member=[6, 7], std=0.5, antithetic=True, **source)
+    np.testing.assert_array_equal(pair, expected)
+    u = kernels.fitness_shaping(loss, maximize=False, kind="top_k", top_k=2)
+    np.testing.assert_array_equal(utilities, u)
+    expected = kernels.perturbation_gradient(u, 50, antithetic=True, **source)
+    np.testing.assert_array_equal(gradient, expected)
+
+
 def test_failures_become_exceptions(extension):
     with pytest.raises(ValueError, match="-3"):
         extension.refuse()

@@ -250,6 +250,65 @@ bpfree_status bpfree_local_loss_update(
     const float* sample_weight, size_t batch, size_t n_in, size_t n_out, size_t n_outputs,
     const bpfree_local_loss* options, const bpfree_optimizer* optimizer, int n_threads);
 
+// Evolution strategies -------------------------------------------------------------------------------------------------
+
+typedef enum bpfree_noise_kind {
+  BPFREE_GAUSSIAN = 0,    // standard normal
+  BPFREE_RADEMACHER = 1,  // +1 or -1
+  BPFREE_LOW_RANK =
+      2  // of a matrix sum_q a_q b_q^T / sqrt(rank), a and b normal; of a vector standard normal
+} bpfree_noise_kind;
+
+// Names the noise of a population: a function of this, the member and the tensor. bpfree_noise_init() fills in the defaults.
+typedef struct bpfree_noise {
+  bpfree_noise_kind kind;  // BPFREE_GAUSSIAN
+  int antithetic;  // 0; else member 2k has the noise of pair k, and member 2k + 1 its negative
+  uint64_t seed;
+  uint32_t generation;  // 0
+  size_t rank;          // 1
+} bpfree_noise;
+
+bpfree_status bpfree_noise_init(bpfree_noise* noise, uint64_t seed);
+
+// A vector of size[0] elements (n_dims 1), or a matrix [size[0], size[1]] (n_dims 2).
+typedef struct bpfree_shape {
+  size_t n_dims;
+  size_t size[2];
+} bpfree_shape;
+
+// Row i of out [n_members, n_params] = theta + std * noise of members[i]. The tensors of `shapes` lie one after the other in
+// theta [n_params], and each has noise of its own; null: one vector. A single member's out may be theta itself. Where both
+// of a pair stand side by side in members, their noise is made once.
+bpfree_status bpfree_perturb(float* out, const float* theta, const uint32_t* members,
+                             size_t n_members, size_t n_params, double std,
+                             const bpfree_shape* shapes, size_t n_shapes, const bpfree_noise* noise,
+                             int n_threads);
+
+// out [n_params] = sum of utilities[i] * noise of member first_member + i, for utilities [n_members]: without 1 / n_members and
+// without 1 / std. The noise is made in registers, where it is added up. With antithetic first_member and n_members are even.
+bpfree_status bpfree_perturbation_gradient(float* out, const double* utilities,
+                                           uint64_t first_member, size_t n_members, size_t n_params,
+                                           const bpfree_shape* shapes, size_t n_shapes,
+                                           const bpfree_noise* noise, int n_threads);
+
+// With f the fitness, negated where it is minimised:
+typedef enum bpfree_shaping {
+  BPFREE_CENTERED_RANK = 0,  // from -1/2 (worst) to 1/2; ties get the mean of their ranks
+  BPFREE_NES = 1,            // max(0, log(n / 2 + 1) - log rank) over its sum, less 1 / n
+  BPFREE_Z_SCORE = 2,        // (f - mean) / sqrt(variance + 1e-5)
+  BPFREE_GROUP = 3,          // the same with the mean of each group_size members, and one variance
+  BPFREE_PAIR = 4,  // members 2k and 2k + 1: +-(their difference) / (2 sqrt(mean square + 1e-5))
+  BPFREE_TOP_K =
+      5  // of the top_k pairs with the best member (f - mean) / deviation * pairs / top_k; 0 of others
+} bpfree_shaping;
+
+// utilities [n_members] of fitness [n_members]: what each member's noise counts; a larger one is a better member. NaN and
+// infinite fitness is worst; n_lost, where it is not null, gets how many these were. Refused where all are. utilities may be
+// fitness itself.
+bpfree_status bpfree_fitness_shaping(double* utilities, size_t* n_lost, const double* fitness,
+                                     size_t n_members, int maximize, bpfree_shaping kind,
+                                     size_t top_k, size_t group_size);
+
 #pragma GCC visibility pop
 #ifdef __cplusplus
 }
