@@ -11,7 +11,17 @@ from collections.abc import Collection, Iterable
 import numpy as np
 
 MAX_SEED = 2**64 - 1
-ACTIVATIONS = ("identity", "relu", "leaky_relu", "tanh", "logistic", "sigmoid", "gelu")
+ACTIVATIONS = (
+    "identity",
+    "relu",
+    "leaky_relu",
+    "tanh",
+    "logistic",
+    "sigmoid",
+    "gelu",
+    "step",
+    "sign",
+)
 
 
 def choice(name: str, value: object, allowed: Collection[str]) -> str:

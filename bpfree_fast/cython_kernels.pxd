@@ -26,6 +26,8 @@ cdef enum Activation:
     TANH = 3
     LOGISTIC = 4
     GELU = 5
+    STEP_ACTIVATION = 6
+    SIGN_ACTIVATION = 7
 
 cdef enum Solver:
     SGD = 0

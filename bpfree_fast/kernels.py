@@ -141,9 +141,10 @@ def dense_forward(
         Weights.
     b : array of shape (n_out,), float32, default=None
         Biases; None adds nothing.
-    activation : {'identity', 'relu', 'leaky_relu', 'tanh', 'logistic', 'gelu'}, default='identity'
+    activation : {'identity', 'relu', 'leaky_relu', 'tanh', 'logistic', 'gelu', 'step', 'sign'}, \
+            default='identity'
         The function f. The slope of 'leaky_relu' is 0.01; 'gelu' is the form with erf; 'sigmoid' is
-        another name of 'logistic'.
+        another name of 'logistic'; 'step' is 1 above 0 and 0 elsewhere, 'sign' is -1, 0 or 1.
     preactivation : array of shape (batch, n_out), float32, default=None
         Gets x W + b. For 'gelu' only: the others have their derivatives from h.
     out : array of shape (batch, n_out), float32, default=None
@@ -387,7 +388,8 @@ def project_feedback(
     h : array of shape (batch, n_hidden), float32, default=None
         Output of the hidden layer; for 'gelu' its pre-activation a.
     activation : str, default=None
-        The layer's f, as in `dense_forward`; None multiplies by nothing.
+        The layer's f, as in `dense_forward`; 'step' and 'sign' have no derivative and are refused.
+        None multiplies by nothing.
     out : array of shape (batch, n_hidden), float32, default=None
         Where delta goes. It may not overlap the inputs.
     n_threads : int, default=None

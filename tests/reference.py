@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from oracle import backprop, feedback, losses, network, optimizers, schedules
-from oracle.activations import ACTIVATIONS, DERIVATIVES
+from oracle.activations import ALL_ACTIVATIONS, DERIVATIVES
 
 SCHEDULE = {"total_steps": 0, "step_size": 10, "gamma": 0.1, "power_t": 0.5}
 
@@ -44,7 +44,9 @@ class Reference:
         self.states = {}
 
     def logits(self, x):
-        return network.forward(x, self.weights, self.biases, ACTIVATIONS[self.activation])[0][-1]
+        return network.forward(x, self.weights, self.biases, ALL_ACTIVATIONS[self.activation])[0][
+            -1
+        ]
 
     def predict(self, x):
         return losses.OUTPUTS[self.loss](self.logits(x))
@@ -64,7 +66,7 @@ class Reference:
 
     def deltas(self, x, y, sample_weight=None, method=None):
         """Deltas of all layers on a batch, the output's last, and what made them."""
-        f, df = ACTIVATIONS[self.activation], DERIVATIVES[self.activation]
+        f, df = ALL_ACTIVATIONS[self.activation], DERIVATIVES[self.activation]
         a, inputs = network.forward(x, self.weights, self.biases, f)
         y = self.targets(y)
         e = losses.error(self.loss, a[-1], y)

@@ -5,14 +5,16 @@ namespace bpfree::bindings {
 
 formulas::Activation activation_named(const std::string& name) {
   using formulas::Activation;
-  return named<Activation, 7>("activation", name,
+  return named<Activation, 9>("activation", name,
                               {{{"identity", Activation::identity},
                                 {"relu", Activation::relu},
                                 {"leaky_relu", Activation::leaky_relu},
                                 {"tanh", Activation::tanh},
                                 {"logistic", Activation::logistic},
                                 {"sigmoid", Activation::logistic},
-                                {"gelu", Activation::gelu}}});
+                                {"gelu", Activation::gelu},
+                                {"step", Activation::step},
+                                {"sign", Activation::sign}}});
 }
 
 formulas::Loss loss_named(const std::string& name) {

@@ -21,7 +21,7 @@ namespace {
 constexpr std::size_t kMaxSentence = 1024;
 thread_local char last_error[kMaxSentence] = "";
 
-static_assert(static_cast<int>(formulas::Activation::gelu) == BPFREE_GELU);
+static_assert(static_cast<int>(formulas::Activation::sign) == BPFREE_SIGN_ACTIVATION);
 static_assert(static_cast<int>(random::Distribution::sign) == BPFREE_SIGN);
 static_assert(static_cast<int>(formulas::Goodness::mean) == BPFREE_GOODNESS_MEAN);
 static_assert(static_cast<int>(formulas::GoodnessLoss::symba) == BPFREE_GOODNESS_SYMBA);
@@ -35,7 +35,7 @@ MatrixView<T> matrix(const char* name, T* data, std::size_t rows, std::size_t co
 }
 
 formulas::Activation activation_of(bpfree_activation a) {
-  return enumerator<formulas::Activation>("activation", a, BPFREE_GELU);
+  return enumerator<formulas::Activation>("activation", a, BPFREE_SIGN_ACTIVATION);
 }
 
 FeedbackSource source_of(std::uint64_t seed, std::uint32_t layer, bpfree_distribution distribution,

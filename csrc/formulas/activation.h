@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // Activations and their derivatives, elementwise, as templates over the vector type.
 // Source: gelu is Hendrycks & Gimpel 2016 (arXiv:1606.08415), the exact form with erf; leaky slope 0.01.
+//         step is 1 above 0 and 0 elsewhere, sign is -1, 0 and 1: neither has a derivative to train by.
 #pragma once
 
 #include "formulas/kinds.h"
@@ -20,6 +21,10 @@ template <Activation kKind, class V>
   if constexpr (kKind == Activation::logistic) return simd::sigmoid(a);
   if constexpr (kKind == Activation::gelu)
     return V::set(0.5f) * a * (V::set(1.0f) + simd::erf(a * V::set(0.70710678118654752f)));
+  if constexpr (kKind == Activation::step)
+    return V::select(a > zero, V::set(1.0f), V::select(a <= zero, zero, a));
+  if constexpr (kKind == Activation::sign)
+    return V::select(a > zero, V::set(1.0f), V::select(a < zero, V::set(-1.0f), a));
   return a;
 }
 

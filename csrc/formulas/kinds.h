@@ -4,7 +4,7 @@
 
 namespace bpfree::formulas {
 
-enum class Activation { identity, relu, leaky_relu, tanh, logistic, gelu };
+enum class Activation { identity, relu, leaky_relu, tanh, logistic, gelu, step, sign };
 enum class Loss { softmax_cross_entropy, binary_cross_entropy, squared_error };
 enum class Goodness { sum, mean, grouped_squares, grouped_mean };
 enum class GoodnessLoss { logistic, symba };
@@ -20,6 +20,11 @@ inline constexpr float kLeakySlope = 0.01f;
 
 // gelu's derivative needs the pre-activation; the others are cheaper from the output.
 constexpr bool derivative_from_preactivation(Activation a) { return a == Activation::gelu; }
+
+// step and sign are for methods that need no derivative.
+constexpr bool has_derivative(Activation a) {
+  return a != Activation::step && a != Activation::sign;
+}
 
 // What one step of a solver needs, the same for every parameter of the step.
 struct Step {

@@ -5,6 +5,8 @@
 #include <cassert>
 #include <limits>
 
+#include "network/array_checks.h"
+
 namespace bpfree {
 
 using product::kPanel;
@@ -20,6 +22,7 @@ constexpr std::size_t kOperandBytes =
 
 DenseTrainer::DenseTrainer(Network& network, const TrainerOptions& options)
     : Trainer(network, options) {
+  check_has_derivative(network.activation());
   const std::size_t n = network.layers().size();
   for (std::size_t l = 0; l < n; ++l) {
     const Layer& layer = network.layers()[l];

@@ -24,6 +24,13 @@ void check_apart(const std::vector<Extent>& all, std::size_t n_written) {
     }
 }
 
+void check_has_derivative(formulas::Activation activation) {
+  if (formulas::has_derivative(activation)) return;
+  fail(std::string("activation is ") +
+       (activation == formulas::Activation::step ? "step" : "sign") +
+       ", expected one that has a derivative: evolution strategies alone train without it");
+}
+
 void check_range(const char* name, double value, double low, double high) {
   if (value >= low && value < high) return;
   std::string text = std::string(name) + " is " + std::to_string(value) +

@@ -9,6 +9,7 @@
 
 #include "base/error.h"
 #include "base/view.h"
+#include "formulas/kinds.h"
 
 namespace bpfree {
 
@@ -42,6 +43,9 @@ Extent extent(const char* name, const float* data, std::size_t n);
 
 // The first `n_written` are written to: they share memory with nothing else of the list.
 void check_apart(const std::vector<Extent>& all, std::size_t n_written);
+
+// Fails for step and sign.
+void check_has_derivative(formulas::Activation activation);
 
 void check_range(const char* name, double value, double low, double high);
 

@@ -142,6 +142,7 @@ void project_feedback(MatrixView<float> delta, MatrixView<const float> e,
   const std::size_t batch = e.rows, n_outputs = e.columns, n_hidden = delta.columns;
   const bool generates = feedback.data == nullptr;
   const bool is_linear = activation == formulas::Activation::identity;
+  check_has_derivative(activation);
   check_shape("e", e, batch, n_outputs);
   check_shape("delta", delta, batch, n_hidden);
   if (!generates) check_shape("feedback", feedback, n_outputs, n_hidden);

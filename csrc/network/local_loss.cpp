@@ -73,6 +73,7 @@ void check_options(const LayerLossOptions& options, std::size_t n_outputs, bool 
 
 void check_activation(formulas::Activation activation, MatrixView<const float> preactivation,
                       MatrixView<const float> h) {
+  check_has_derivative(activation);
   const bool wants = formulas::derivative_from_preactivation(activation);
   if (wants && preactivation.data == nullptr)
     fail("preactivation is missing: gelu has its derivative from it");

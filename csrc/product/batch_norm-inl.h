@@ -113,7 +113,7 @@ struct BatchNorm {
  private:
   // gradient <- gradient * f'
   static void by_argument(const NormalizeDeltaArgs& args, std::size_t column) {
-    with_activation<Isa>(args.activation, [&]<formulas::Activation kActivation>() {
+    with_smooth_activation<Isa>(args.activation, [&]<formulas::Activation kActivation>() {
       for (std::size_t i = 0; i < args.n_rows; ++i) {
         float* p = args.gradient + i * kPanel + column;
         V out;

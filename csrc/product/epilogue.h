@@ -9,9 +9,9 @@
 
 namespace bpfree::product {
 
-// Calls f with the activation as a compile-time constant.
+// Calls f with the activation as a compile-time constant, where it is one that has a derivative.
 template <class Isa, class F>
-[[gnu::always_inline]] inline void with_activation(formulas::Activation a, const F& f) {
+[[gnu::always_inline]] inline void with_smooth_activation(formulas::Activation a, const F& f) {
   using formulas::Activation;
   switch (a) {
     case Activation::identity:
@@ -26,11 +26,32 @@ template <class Isa, class F>
       return f.template operator()<Activation::logistic>();
     case Activation::gelu:
       return f.template operator()<Activation::gelu>();
+    case Activation::step:
+    case Activation::sign:
+      return;
   }
+}
+
+// The same for every activation.
+template <class Isa, class F>
+[[gnu::always_inline]] inline void with_activation(formulas::Activation a, const F& f) {
+  using formulas::Activation;
+  if (a == Activation::step) return f.template operator()<Activation::step>();
+  if (a == Activation::sign) return f.template operator()<Activation::sign>();
+  with_smooth_activation<Isa>(a, f);
 }
 
 static constexpr bool is_cheap(formulas::Activation a) {
   return a <= formulas::Activation::leaky_relu;
+}
+
+// The same for those that leave a tile in its registers.
+template <class F>
+[[gnu::always_inline]] inline void with_cheap_activation(formulas::Activation a, const F& f) {
+  using formulas::Activation;
+  if (a == Activation::relu) return f.template operator()<Activation::relu>();
+  if (a == Activation::leaky_relu) return f.template operator()<Activation::leaky_relu>();
+  return f.template operator()<Activation::identity>();
 }
 
 // Memory element of an array that is float32 or bf16: Isa is there to make the symbols its own.
@@ -130,15 +151,16 @@ struct ForwardEpilogue {
     }
     typename H::Type* h = static_cast<typename H::Type*>(args.h) + row * args.h_stride + column;
     if (IsFull<M, R, NV>::value && is_cheap(args.activation)) {
-      with_cheap_activation([&]<formulas::Activation kActivation>() __attribute__((always_inline)) {
+      with_cheap_activation(args.activation,
+                            [&]<formulas::Activation kActivation>() __attribute__((always_inline)) {
 #pragma GCC unroll 16
-        for (std::size_t i = 0; i < R; ++i)
+                              for (std::size_t i = 0; i < R; ++i)
 #pragma GCC unroll 2
-          for (std::size_t v = 0; v < NV; ++v) {
-            c[i][v] = formulas::activate<kActivation>(c[i][v]);
-            H::store(h + i * args.h_stride + v * V::N, c[i][v]);
-          }
-      });
+                                for (std::size_t v = 0; v < NV; ++v) {
+                                  c[i][v] = formulas::activate<kActivation>(c[i][v]);
+                                  H::store(h + i * args.h_stride + v * V::N, c[i][v]);
+                                }
+                            });
       if (args.row_squares != nullptr) {
 #pragma GCC unroll 16
         for (std::size_t i = 0; i < R; ++i) {
@@ -169,15 +191,6 @@ struct ForwardEpilogue {
   }
 
  private:
-  template <class F>
-  [[gnu::always_inline]] void with_cheap_activation(const F& f) const {
-    using formulas::Activation;
-    if (args.activation == Activation::relu) return f.template operator()<Activation::relu>();
-    if (args.activation == Activation::leaky_relu)
-      return f.template operator()<Activation::leaky_relu>();
-    return f.template operator()<Activation::identity>();
-  }
-
   [[gnu::always_inline]] float scale_of(const float* row_scale, std::size_t row) const {
     return row_scale != nullptr ? args.scale * row_scale[row] : args.scale;
   }
@@ -269,7 +282,7 @@ struct ProjectEpilogue {
               c[i][v], H::load(h + i * args.h_stride + v * V::N));
     } else if (args.activation != Activation::identity) {
       TileBuffer<V, R, NV> tile(c);
-      with_activation<Isa>(args.activation, [&]<Activation kActivation>() {
+      with_smooth_activation<Isa>(args.activation, [&]<Activation kActivation>() {
         for (std::size_t i = 0; i < R; ++i)
           for (std::size_t v = 0; v < NV; ++v) {
             float* p = &tile.rows[i][v * V::N];
@@ -315,7 +328,7 @@ struct BackwardEpilogue {
     using formulas::Activation;
     if (args.activation != Activation::identity) {
       TileBuffer<V, R, NV> tile(c);
-      with_activation<Isa>(args.activation, [&]<Activation kActivation>() {
+      with_smooth_activation<Isa>(args.activation, [&]<Activation kActivation>() {
         for (std::size_t i = 0; i < R; ++i)
           for (std::size_t v = 0; v < NV; ++v) {
             float* p = &tile.rows[i][v * V::N];

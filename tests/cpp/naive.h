@@ -51,6 +51,10 @@ inline double activate(formulas::Activation kind, double a) {
       return 1 / (1 + std::exp(-a));
     case Activation::gelu:
       return 0.5 * a * (1 + std::erf(a / std::sqrt(2.0)));
+    case Activation::step:
+      return a > 0 ? 1 : 0;
+    case Activation::sign:
+      return a > 0 ? 1 : a < 0 ? -1 : 0;
     default:
       return a;
   }

@@ -305,3 +305,12 @@ def test_feedback_of_rules_that_have_none():
     _, trainer = fresh(feedback="sign_symmetric")
     with refused("sign_symmetric|feedback"):
         trainer.set_feedback(0, np.zeros((9, 4), np.float32))
+
+
+@pytest.mark.parametrize("activation", ["step", "sign"])
+def test_methods_with_derivatives_refuse_what_has_none(activation):
+    network = core.Network([3, 4, 2], activation, "softmax_cross_entropy", "float32")
+    for method in ("backprop", "feedback", "local_loss", "forward_forward"):
+        words = "relu alone" if method == "forward_forward" else f"activation is {activation}"
+        with refused(words):
+            core.Trainer(network, method=method)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Activations h = f(a) and their derivatives f'(a), both from the pre-activation."""
+"""Activations h = f(a) and derivatives f'(a) of those that have one, from the pre-activation."""
 
 import numpy as np
 
@@ -34,6 +34,11 @@ ACTIVATIONS = {
     "tanh": np.tanh,
     "logistic": sigmoid,
     "gelu": lambda a: 0.5 * a * (1.0 + erf(a / np.sqrt(2.0))),
+}
+ALL_ACTIVATIONS = {
+    **ACTIVATIONS,
+    "step": lambda a: np.where(a > 0, 1.0, np.where(a <= 0, 0.0, a)),
+    "sign": np.sign,
 }
 
 DERIVATIVES = {

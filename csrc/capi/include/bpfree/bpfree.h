@@ -87,7 +87,9 @@ typedef enum bpfree_activation {
   BPFREE_LEAKY_RELU = 2,  // slope 0.01
   BPFREE_TANH = 3,
   BPFREE_LOGISTIC = 4,
-  BPFREE_GELU = 5  // with erf
+  BPFREE_GELU = 5,             // with erf
+  BPFREE_STEP_ACTIVATION = 6,  // 1 above 0, else 0; without a derivative, as the next
+  BPFREE_SIGN_ACTIVATION = 7   // -1, 0 or 1
 } bpfree_activation;
 
 // h [batch, n_out] = f(x W + b).
