@@ -8,6 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 _F32: TypeAlias = NDArray[np.float32]
+_F64: TypeAlias = NDArray[np.float64]
+_U32: TypeAlias = NDArray[np.uint32]
 _Real: TypeAlias = NDArray[np.float32] | NDArray[np.float64]
 _Matrix: TypeAlias = NDArray[np.float32] | NDArray[np.float64] | NDArray[np.uint16]  # uint16: bf16
 _Rows: TypeAlias = NDArray[np.uint8] | NDArray[np.float32] | NDArray[np.float64]
@@ -249,6 +251,14 @@ class Trainer:
         sim_projection: bool = False,
         batch_normalization: bool = False,
         dropout: float = 0.0,
+        population_size: int = 256,
+        std: float = 0.02,
+        std_decay: float = 1.0,
+        perturbation: str = "gaussian",
+        rank: int = 1,
+        antithetic: bool = True,
+        fitness_shaping: str = "centered_rank",
+        fitness: str = "loss",
     ) -> None: ...
     step: int
     def run_epoch(
@@ -269,6 +279,31 @@ class Trainer:
         on_event: Callable[[int, int, float], bool] | None = None,
         x_negative: _Rows | None = None,
     ) -> float: ...
+    # Evolution strategies alone. Reports: a row for each generation of the epoch so far: mean, min,
+    # max and std of the fitness where it is finite, norm of the gradient, members whose fitness is
+    # not finite, cosine to backprop's gradient (NaN where it was not asked for). A generation whose
+    # fitness Python works out: next_batch, evaluate, update.
+    def evolution_reports(self) -> _F64: ...
+    def set_report_cosine(self, on: bool) -> None: ...
+    def begin_epoch(
+        self,
+        x: _Rows,
+        y: _Targets,
+        sample_weight: _F32 | None = None,
+        *,
+        epoch: int,
+        shuffle: bool = True,
+        input_scale: float = 1.0,
+        learning_rate: float,
+        schedule: str = "constant",
+        total_steps: int = 0,
+        step_size: int = 10,
+        gamma: float = 0.1,
+        power_t: float = 0.5,
+    ) -> None: ...
+    def next_batch(self) -> _U32 | None: ...
+    def evaluate(self, first_member: int, out: _F32, *, logits: bool = False) -> None: ...
+    def update(self, fitness: _F64) -> None: ...
     # Forward-Forward alone.
     def set_phase(self, phase: str) -> None: ...
     # Forward-Forward and local losses.

@@ -2,81 +2,11 @@
 #include <optional>
 
 #include "bindings/bindings.h"
+#include "bindings/bound_trainer.h"
 #include "bindings/trainer_options.h"
 #include "methods/backprop.h"
 
 namespace bpfree::bindings {
-
-namespace {
-
-constexpr double kEventSeconds = 0.1;
-
-// A trainer with the network that it trains kept alive, and what Python asks of it besides.
-struct BoundTrainer {
-  py::object network;
-  std::unique_ptr<Trainer> trainer;
-  bool stopped = false;
-  bool running = false;  // an epoch is on its way, perhaps in a callback of its own
-};
-
-struct Running {
-  explicit Running(BoundTrainer& bound) : bound_(bound) {
-    if (bound.running)
-      throw Error(ErrorCode::kUnsupported, "this trainer is already running an epoch");
-    bound.running = true;
-  }
-  ~Running() { bound_.running = false; }
-  BoundTrainer& bound_;
-};
-
-std::unique_ptr<BoundTrainer> make(
-    const py::object& network, const std::string& method, const std::string& feedback,
-    const std::string& error_signal, const std::string& distribution, double scale,
-    const std::string& solver, double momentum, bool nesterov, double beta_1, double beta_2,
-    double epsilon, double alpha, double weight_decay, std::int64_t batch_size, std::uint64_t seed,
-    int n_threads, const std::string& goodness, const std::string& goodness_loss,
-    const std::string& label_position, const std::string& negatives,
-    std::optional<double> threshold, double temperature, double symba_scale,
-    double peer_normalization, const std::string& local_loss, double similarity_weight,
-    bool sim_projection, bool batch_normalization, double dropout) {
-  if (batch_size < 1) fail("batch_size is " + std::to_string(batch_size) + ", expected at least 1");
-  TrainerOptions options;
-  options.optimizer = {solver_named(solver, momentum, nesterov),
-                       static_cast<float>(momentum),
-                       static_cast<float>(beta_1),
-                       static_cast<float>(beta_2),
-                       static_cast<float>(epsilon),
-                       static_cast<float>(alpha),
-                       static_cast<float>(weight_decay)};
-  options.batch_size = static_cast<std::size_t>(batch_size);
-  options.seed = seed;
-  options.n_threads = n_threads;
-  auto& net = network.cast<Network&>();
-  enum class Method { backprop, feedback, forward_forward, local_loss };
-  const Method kind = named<Method, 4>("method", method,
-                                       {{{"backprop", Method::backprop},
-                                         {"feedback", Method::feedback},
-                                         {"forward_forward", Method::forward_forward},
-                                         {"local_loss", Method::local_loss}}});
-  const FeedbackOptions rule = feedback_options(feedback, error_signal, distribution, scale);
-  auto bound = std::make_unique<BoundTrainer>();
-  bound->network = network;
-  if (kind == Method::backprop)
-    bound->trainer = std::make_unique<Backprop>(net, options);
-  else if (kind == Method::feedback)
-    bound->trainer = make_feedback_trainer(net, options, rule);
-  else if (kind == Method::local_loss)
-    bound->trainer = std::make_unique<LocalLoss>(
-        net, options,
-        local_loss_options(local_loss, similarity_weight, sim_projection, batch_normalization,
-                           dropout));
-  else
-    bound->trainer = std::make_unique<ForwardForward>(
-        net, options,
-        forward_forward_options(goodness, goodness_loss, label_position, negatives, threshold,
-                                temperature, symba_scale, peer_normalization));
-  return bound;
-}
 
 TrainingData training_data(const Trainer& t, const py::array& x, const py::array& y,
                            const py::object& sample_weight, double input_scale) {
@@ -108,6 +38,67 @@ formulas::Schedule schedule_of(const std::string& name, double learning_rate,
           power_t};
 }
 
+namespace {
+
+constexpr double kEventSeconds = 0.1;
+
+std::unique_ptr<BoundTrainer> make(
+    const py::object& network, const std::string& method, const std::string& feedback,
+    const std::string& error_signal, const std::string& distribution, double scale,
+    const std::string& solver, double momentum, bool nesterov, double beta_1, double beta_2,
+    double epsilon, double alpha, double weight_decay, std::int64_t batch_size, std::uint64_t seed,
+    int n_threads, const std::string& goodness, const std::string& goodness_loss,
+    const std::string& label_position, const std::string& negatives,
+    std::optional<double> threshold, double temperature, double symba_scale,
+    double peer_normalization, const std::string& local_loss, double similarity_weight,
+    bool sim_projection, bool batch_normalization, double dropout, std::int64_t population_size,
+    double std, double std_decay, const std::string& perturbation, std::int64_t rank,
+    bool antithetic, const std::string& fitness_shaping, const std::string& fitness) {
+  if (batch_size < 1) fail("batch_size is " + std::to_string(batch_size) + ", expected at least 1");
+  TrainerOptions options;
+  options.optimizer = {solver_named(solver, momentum, nesterov),
+                       static_cast<float>(momentum),
+                       static_cast<float>(beta_1),
+                       static_cast<float>(beta_2),
+                       static_cast<float>(epsilon),
+                       static_cast<float>(alpha),
+                       static_cast<float>(weight_decay)};
+  options.batch_size = static_cast<std::size_t>(batch_size);
+  options.seed = seed;
+  options.n_threads = n_threads;
+  auto& net = network.cast<Network&>();
+  enum class Method { backprop, feedback, forward_forward, local_loss, evolution };
+  const Method kind = named<Method, 5>("method", method,
+                                       {{{"backprop", Method::backprop},
+                                         {"feedback", Method::feedback},
+                                         {"forward_forward", Method::forward_forward},
+                                         {"local_loss", Method::local_loss},
+                                         {"evolution", Method::evolution}}});
+  const FeedbackOptions rule = feedback_options(feedback, error_signal, distribution, scale);
+  auto bound = std::make_unique<BoundTrainer>();
+  bound->network = network;
+  if (kind == Method::backprop)
+    bound->trainer = std::make_unique<Backprop>(net, options);
+  else if (kind == Method::feedback)
+    bound->trainer = make_feedback_trainer(net, options, rule);
+  else if (kind == Method::local_loss)
+    bound->trainer = std::make_unique<LocalLoss>(
+        net, options,
+        local_loss_options(local_loss, similarity_weight, sim_projection, batch_normalization,
+                           dropout));
+  else if (kind == Method::evolution)
+    bound->trainer =
+        std::make_unique<Evolution>(net, options,
+                                    evolution_options(population_size, std, std_decay, perturbation,
+                                                      rank, antithetic, fitness_shaping, fitness));
+  else
+    bound->trainer = std::make_unique<ForwardForward>(
+        net, options,
+        forward_forward_options(goodness, goodness_loss, label_position, negatives, threshold,
+                                temperature, symba_scale, peer_normalization));
+  return bound;
+}
+
 double run_epoch(BoundTrainer& bound, const py::array& x, const py::array& y,
                  const py::object& sample_weight, std::uint64_t epoch, bool shuffle,
                  double input_scale, double learning_rate, const std::string& schedule,
@@ -124,6 +115,7 @@ double run_epoch(BoundTrainer& bound, const py::array& x, const py::array& y,
   t.begin_epoch(data,
                 {epoch, shuffle,
                  schedule_of(schedule, learning_rate, total_steps, step_size, gamma, power_t)});
+  bound.data = py::object();
   bound.stopped = false;
   for (bool more = true; more && !bound.stopped;) {
     {
@@ -270,7 +262,9 @@ void set_norm(const BoundTrainer& bound, std::size_t layer, const py::array& gai
 }  // namespace
 
 void bind_trainer(py::module_& m) {
-  py::class_<BoundTrainer>(m, "Trainer", "Trains a network by minibatches, whole epochs at a time.")
+  py::class_<BoundTrainer> trainer(m, "Trainer",
+                                   "Trains a network by minibatches, whole epochs at a time.");
+  trainer
       .def(py::init(&make), py::arg("network"), py::kw_only(), py::arg("method"),
            py::arg("feedback") = "direct", py::arg("error_signal") = "exact",
            py::arg("feedback_distribution") = "uniform", py::arg("feedback_scale") = 1.0,
@@ -283,7 +277,10 @@ void bind_trainer(py::module_& m) {
            py::arg("temperature") = 1.0, py::arg("symba_scale") = 4.0,
            py::arg("peer_normalization") = 0.0, py::arg("local_loss") = "pred",
            py::arg("similarity_weight") = 0.99, py::arg("sim_projection") = false,
-           py::arg("batch_normalization") = false, py::arg("dropout") = 0.0)
+           py::arg("batch_normalization") = false, py::arg("dropout") = 0.0,
+           py::arg("population_size") = 256, py::arg("std") = 0.02, py::arg("std_decay") = 1.0,
+           py::arg("perturbation") = "gaussian", py::arg("rank") = 1, py::arg("antithetic") = true,
+           py::arg("fitness_shaping") = "centered_rank", py::arg("fitness") = "loss")
       .def_property(
           "step", [](const BoundTrainer& b) { return b.trainer->step(); },
           [](BoundTrainer& b, std::uint64_t step) { b.trainer->set_step(step); })
@@ -332,6 +329,7 @@ void bind_trainer(py::module_& m) {
       .def("set_feedback", &set_feedback, py::arg("layer"), py::arg("value"))
       .def("alignment", &alignment, py::arg("x"), py::arg("y"),
            py::arg("sample_weight") = py::none(), py::kw_only(), py::arg("input_scale") = 1.0);
+  bind_evolution(trainer);
 }
 
 }  // namespace bpfree::bindings

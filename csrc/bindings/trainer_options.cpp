@@ -68,4 +68,31 @@ LocalLossOptions local_loss_options(const std::string& kind, double similarity_w
   return options;
 }
 
+EvolutionOptions evolution_options(std::int64_t population_size, double std, double std_decay,
+                                   const std::string& perturbation, std::int64_t rank,
+                                   bool antithetic, const std::string& fitness_shaping,
+                                   const std::string& fitness) {
+  if (population_size < 2)
+    fail("population_size is " + std::to_string(population_size) + ", expected at least 2");
+  if (rank < 1) fail("rank is " + std::to_string(rank) + ", expected at least 1");
+  EvolutionOptions options;
+  options.population_size = static_cast<std::size_t>(population_size);
+  options.std = std;
+  options.std_decay = std_decay;
+  options.perturbation = named<Perturbation, 3>("perturbation", perturbation,
+                                                {{{"gaussian", Perturbation::gaussian},
+                                                  {"rademacher", Perturbation::rademacher},
+                                                  {"low_rank", Perturbation::low_rank}}});
+  options.rank = static_cast<std::size_t>(rank);
+  options.antithetic = antithetic;
+  options.shaping = named<FitnessShaping, 4>("fitness_shaping", fitness_shaping,
+                                             {{{"centered_rank", FitnessShaping::centered_rank},
+                                               {"z_score", FitnessShaping::z_score},
+                                               {"nes", FitnessShaping::nes},
+                                               {"pair", FitnessShaping::pair}}});
+  options.fitness = named<Fitness, 2>("fitness", fitness,
+                                      {{{"loss", Fitness::loss}, {"accuracy", Fitness::accuracy}}});
+  return options;
+}
+
 }  // namespace bpfree::bindings

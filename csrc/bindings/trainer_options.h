@@ -5,6 +5,7 @@
 #include <optional>
 #include <string>
 
+#include "methods/evolution.h"
 #include "methods/feedback.h"
 #include "methods/forward_forward.h"
 #include "methods/local_loss.h"
@@ -22,5 +23,10 @@ ForwardForwardOptions forward_forward_options(const std::string& goodness, const
 
 LocalLossOptions local_loss_options(const std::string& kind, double similarity_weight,
                                     bool sim_projection, bool batch_normalization, double dropout);
+
+EvolutionOptions evolution_options(std::int64_t population_size, double std, double std_decay,
+                                   const std::string& perturbation, std::int64_t rank,
+                                   bool antithetic, const std::string& fitness_shaping,
+                                   const std::string& fitness);
 
 }  // namespace bpfree::bindings

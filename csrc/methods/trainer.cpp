@@ -43,21 +43,6 @@ TrainerOptions checked(const TrainerOptions& options) {
   return options;
 }
 
-// Marks the trainer as running for as long as it lives.
-class RunGuard {
- public:
-  explicit RunGuard(std::atomic<bool>& running) : running_(running) {
-    if (running_.exchange(true))
-      throw Error(ErrorCode::kUnsupported, "this trainer is already running");
-  }
-  ~RunGuard() { running_.store(false); }
-  RunGuard(const RunGuard&) = delete;
-  RunGuard& operator=(const RunGuard&) = delete;
-
- private:
-  std::atomic<bool>& running_;
-};
-
 }  // namespace
 
 Trainer::Trainer(Network& network, const TrainerOptions& options, std::size_t n_sets)
@@ -81,6 +66,11 @@ Trainer::Trainer(Network& network, const TrainerOptions& options, std::size_t n_
 }
 
 Trainer::~Trainer() = default;
+
+Trainer::RunGuard::RunGuard(Trainer& trainer) : running_(trainer.running_) {
+  if (running_.exchange(true))
+    throw Error(ErrorCode::kUnsupported, "this trainer is already running");
+}
 
 void Trainer::get_feedback(std::size_t, float*) const {
   fail("this method has no feedback matrices");
@@ -180,7 +170,7 @@ void Trainer::begin_epoch(const TrainingData& data, const EpochOptions& options)
     fail("total_steps is 0, the cosine schedule expects the number of steps of the whole training");
   if (schedule.kind == formulas::ScheduleKind::step && schedule.step_size == 0)
     fail("step_size is 0, the step schedule expects at least 1 epoch between two cuts");
-  const RunGuard guard(running_);
+  const RunGuard guard(*this);
   data_ = data;
   epoch_ = options;
   order_.resize(data.x.rows);
@@ -205,13 +195,25 @@ void Trainer::begin_epoch(const TrainingData& data, const EpochOptions& options)
 }
 
 bool Trainer::run(double seconds) {
-  const RunGuard guard(running_);
+  const RunGuard guard(*this);
   if (step_in_epoch_ == n_steps_) return false;
+  stop_ = false;
   deadline_ = std::chrono::steady_clock::now() +
               std::chrono::duration_cast<std::chrono::steady_clock::duration>(
                   std::chrono::duration<double>(seconds));
   run_phases(team_, *this, scratch_);
+  after_run();
   return step_in_epoch_ < n_steps_;
+}
+
+bool Trainer::start_batch() {
+  if (n_ > 0) return true;
+  if (step_in_epoch_ == n_steps_) return false;
+  start_step();
+  if (!gathered_)
+    parallel_for(n_sets_ * divide_up(n_, kGatherRows), team_,
+                 [&](std::size_t tile, const Worker&) { gather(tile, step_in_epoch_); });
+  return gathered_ = true;
 }
 
 std::size_t Trainer::rows_of_step(std::size_t step) const {
@@ -232,7 +234,8 @@ bool Trainer::next(std::span<const Plan>& plans) noexcept {
   }
   if (plans_.empty() && !build_phase(phase_++)) {
     finish_step();
-    if (step_in_epoch_ == n_steps_ || std::chrono::steady_clock::now() >= deadline_) return false;
+    if (step_in_epoch_ == n_steps_ || stop_ || std::chrono::steady_clock::now() >= deadline_)
+      return false;
   }
   plans = plans_;
   return true;

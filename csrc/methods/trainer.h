@@ -112,11 +112,29 @@ class Trainer : private PhaseSource {
     std::size_t blocks_per_group = 1;
   };
 
+  // Marks a trainer as running for as long as it lives; fails where it already is.
+  class RunGuard {
+   public:
+    explicit RunGuard(Trainer& trainer);
+    ~RunGuard() { running_.store(false); }
+    RunGuard(const RunGuard&) = delete;
+    RunGuard& operator=(const RunGuard&) = delete;
+
+   private:
+    std::atomic<bool>& running_;
+  };
+
   // Called by begin_epoch when the sizes of this epoch's batches are known.
   virtual void prepare_epoch() {}
   // The plans of phase `index` of a step; phase 0 follows the gather of the batch. Returns false after the last.
   virtual bool build_phase(std::size_t index) = 0;
   virtual void before_step() {}
+  // Called after a region of run(); may throw what a phase could not.
+  virtual void after_run() {}
+  // Begins the step of the coming run() ahead of it: its batch is gathered, n_ is set. False: the epoch is over.
+  bool start_batch();
+  bool has_batch() const { return n_ > 0; }
+  std::span<void* const> scratch() const { return scratch_; }
   [[noreturn]] static void refuse_alignment();
   virtual void check_target(const TrainingData& data) const;
   virtual std::size_t scratch_bytes() const = 0;                          // of a thread
@@ -125,6 +143,9 @@ class Trainer : private PhaseSource {
   void add_gather_next();
   void add(std::size_t n_tiles, void (*run)(const void*, std::size_t, const Worker&),
            std::size_t layer);
+  void add(const Plan& plan) {
+    if (plan.n_tiles > 0) plans_.push_back(plan);
+  }
   static const Stage& stage(const void* self) { return *static_cast<const Stage*>(self); }
 
   formulas::Step step_constants(bool is_bias, bool first_layer) const;
@@ -145,6 +166,7 @@ class Trainer : private PhaseSource {
   int team_ = 1;
   std::size_t first_feature_ = 0;  // columns of x before it are not gathered
   std::size_t n_sets_ = 1;         // 2: the rows of x_negative follow those of x
+  bool stop_ = false;              // the region ends with this step
 
   Buffer<char> x_[2];  // this batch and the next
   Buffer<float> row_loss_;

@@ -14,26 +14,10 @@
 #include <cstdint>
 
 #include "formulas/kinds.h"
+#include "product/layout.h"
+#include "product/perturbed.h"
 
 namespace bpfree::product {
-
-inline constexpr std::size_t kPanel = 32;  // columns of a float32 or bf16 panel
-inline constexpr std::size_t kPanelF64 = 16;
-
-struct RowBlock {
-  std::uint32_t row;
-  std::uint32_t height;
-};
-
-// Element (i, k) of the broadcast operand, in words: data[(i - first_row) * stride + (k / chunk) * chunk_stride + k % chunk].
-// The chunk lets panels be read as rows: stride 32, chunk 32, chunk_stride the size of a panel.
-struct RowsOperand {
-  const void* data;
-  std::size_t stride;
-  std::size_t chunk;  // at least the depth for plain rows
-  std::size_t chunk_stride;
-  std::size_t first_row = 0;
-};
 
 // Gathers rows of the user's array into row-major words of the compute type, padded with zeros to `dst_stride`.
 struct GatherArgs {
@@ -395,6 +379,11 @@ struct DtypeKernels {
   void (*row_squares)(float* out, const void* rows, std::size_t stride, std::size_t n_columns,
                       std::size_t n_rows);
   void (*column_sums)(float* out, const void* rows, std::size_t stride, std::size_t n_rows);
+  // Populations (perturbed.h); of both, h in the compute type and in float32.
+  void (*perturbed)(const PerturbedArgs&);
+  void (*perturbed_f32)(const PerturbedArgs&);
+  void (*low_rank)(const LowRankArgs&);
+  void (*low_rank_f32)(const LowRankArgs&);
 };
 
 struct F64Kernels {
@@ -411,6 +400,8 @@ struct Kernels {
   void (*vector_update)(const VectorUpdateArgs&);
   void (*loss)(const LossArgs&);
   void (*output)(const OutputArgs&);
+  void (*row_loss)(const RowLossArgs&);
+  void (*factors)(const FactorsArgs&);
   void (*similarity)(const SimilarityArgs&);
   void (*moments)(const MomentsArgs&);
   // Writes the bf16 shadows of a panel [n_in][32] that was set from outside.

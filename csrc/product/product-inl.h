@@ -9,6 +9,7 @@
 #include "product/goodness-inl.h"
 #include "product/loss-inl.h"
 #include "product/pack-inl.h"
+#include "product/perturbed-inl.h"
 #include "product/similarity-inl.h"
 
 namespace bpfree::product {
@@ -275,6 +276,10 @@ DtypeKernels make_dtype_kernels() {
       .dropout = BatchNorm<Isa, M>::dropout,
       .row_squares = GoodnessRows<Isa, M>::row_squares,
       .column_sums = GoodnessRows<Isa, M>::column_sums,
+      .perturbed = PerturbedProducts<Isa, M, kBf16>::perturbed,
+      .perturbed_f32 = PerturbedProducts<Isa, M, false>::perturbed,
+      .low_rank = PerturbedProducts<Isa, M, kBf16>::low_rank,
+      .low_rank_f32 = PerturbedProducts<Isa, M, false>::low_rank,
   };
 }
 
@@ -291,6 +296,8 @@ Kernels make_kernels() {
       .vector_update = Elementwise<Isa>::vector_update,
       .loss = OutputRows<Isa>::loss,
       .output = OutputRows<Isa>::output,
+      .row_loss = RowLoss<Isa>::run,
+      .factors = PerturbedRows<Isa>::factors,
       .similarity = SimilarityRows<Isa>::run,
       .moments = ColumnMoments<Isa>::run,
       .make_shadows = Elementwise<Isa>::make_shadows,

@@ -12,6 +12,7 @@
 #include "base/error.h"
 #include "check.h"
 #include "methods/backprop.h"
+#include "methods/evolution.h"
 #include "methods/feedback.h"
 #include "methods/forward_forward.h"
 #include "methods/local_loss.h"
@@ -104,13 +105,14 @@ void check_prediction(Activation activation) {
   }
 }
 
-// Backpropagation, local losses, Forward-Forward, or a rule of feedback.h.
+// Backpropagation, local losses, Forward-Forward, evolution strategies, or a rule of feedback.h.
 struct Method {
   std::string name;
   bool is_backprop = false;
   FeedbackOptions feedback;
   std::optional<LocalLossOptions> local_loss;
   std::optional<ForwardForwardOptions> forward_forward{};
+  std::optional<EvolutionOptions> evolution{};
 
   bool allows(Activation activation) const {
     return !forward_forward || activation == Activation::relu;
@@ -169,6 +171,20 @@ std::vector<Method> all_methods() {
                      ForwardForwardOptions{.goodness = formulas::Goodness::grouped_mean,
                                            .label_position = LabelPosition::none,
                                            .threshold = {}}});
+  for (const Perturbation kind :
+       {Perturbation::gaussian, Perturbation::rademacher, Perturbation::low_rank})
+    for (const bool antithetic : {true, false})
+      methods.push_back(
+          {"evolution strategies with noise " + std::to_string(static_cast<int>(kind)) +
+               (antithetic ? " in pairs" : ""),
+           false,
+           {},
+           {},
+           {},
+           EvolutionOptions{.population_size = 10,
+                            .perturbation = kind,
+                            .rank = kind == Perturbation::low_rank && antithetic ? 2u : 1u,
+                            .antithetic = antithetic}});
   return methods;
 }
 
@@ -179,6 +195,8 @@ std::unique_ptr<Trainer> make_trainer(const Method& method, Network& network,
     return std::make_unique<LocalLoss>(network, trainer_options, *method.local_loss);
   if (method.forward_forward)
     return std::make_unique<ForwardForward>(network, trainer_options, *method.forward_forward);
+  if (method.evolution)
+    return std::make_unique<Evolution>(network, trainer_options, *method.evolution);
   return make_feedback_trainer(network, trainer_options, method.feedback);
 }
 
@@ -293,6 +311,40 @@ void check_stages(Compute compute, const Method& method) {
   }
 }
 
+// A generation at a time, with a fitness from outside, and the cosine beside it.
+void check_generations(Compute compute, const Method& method) {
+  if (!method.evolution) return;
+  const Samples samples;
+  std::vector<float> first;
+  for (const int n_threads : kThreadCounts) {
+    Network network = make_network(Activation::relu, compute);
+    Evolution trainer(network, options(formulas::Solver::momentum, n_threads), *method.evolution);
+    trainer.set_report_cosine(true);
+    TrainingData data;
+    data.x = samples.view();
+    data.labels = samples.labels.data();
+    trainer.begin_epoch(data, {});
+    std::vector<double> fitness(trainer.population_size());
+    while (true) {
+      const std::size_t rows = trainer.next_batch().size();
+      if (rows == 0) break;
+      std::vector<float> out(3 * rows * kSizes.back());
+      for (std::size_t member = 0; member < fitness.size(); member += 3) {
+        const std::size_t n = std::min<std::size_t>(3, fitness.size() - member);
+        trainer.evaluate(member, n, out.data(), false);
+        for (std::size_t i = 0; i < n; ++i)
+          fitness[member + i] = static_cast<double>(out[i * rows * kSizes.back()]);
+      }
+      trainer.update(fitness);
+    }
+    const std::vector<float> parameters = all_parameters(network);
+    if (first.empty()) first = parameters;
+    check(parameters == first, method.name + ": the number of threads changed a weight");
+    check(trainer.generations().back().cosine == trainer.generations().back().cosine,
+          method.name + ": the cosine is not a number");
+  }
+}
+
 }  // namespace
 
 void test_training() {
@@ -312,6 +364,9 @@ void test_training() {
   for (const Method& method : all_methods())
     for (const Compute compute : {Compute::float32, Compute::bfloat16})
       check_phases(compute, method);
+  for (const Method& method : all_methods())
+    for (const Compute compute : {Compute::float32, Compute::bfloat16})
+      check_generations(compute, method);
 }
 
 }  // namespace bpfree::test
