@@ -258,8 +258,8 @@ def test_gradient_of_a_quadratic(kind, rank):
     fitness = -((members - target) ** 2).sum(axis=1)
     estimate = kernels.perturbation_gradient(fitness, 40, **keywords) / (n * std)
     exact = -2.0 * (theta - target)
-    # Of n / 2 pairs each gives eps (eps . g): variance g_i^2 (E eps^4 - 1) + |g|^2 at most, and noise
-    # of low rank has a fourth moment of 9.
+    # Of n / 2 pairs each gives eps (eps . g), of variance g_i^2 (E eps^4 - 1) + |g|^2 at most, with
+    # a fourth moment of 9 for noise of low rank.
     error = np.sqrt((8 * exact**2 + (exact**2).sum()) / (n / 2))
     assert (np.abs(estimate - exact) < STANDARD_ERRORS * error).all()
 
