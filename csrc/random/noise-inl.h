@@ -33,6 +33,42 @@ struct Weighted {
   }
 };
 
+// Where noise is added to parameters as it is made: loads and stores of large arrays then run beside
+// the generator. A pass of their own over a buffer in L1 cost 30 % (10 M parameters, one core).
+template <class Isa, bool kPlus, bool kMinus>
+struct Add {
+  using F = simd::Vec<Isa, float>;
+  float* plus;
+  float* minus;
+  const float* base;
+  F scale;
+
+  [[gnu::always_inline]] void whole(std::size_t at, F noise) const {
+    const F b = F::load(base + at);
+    if constexpr (kPlus) F::fma(scale, noise, b).store(plus + at);
+    if constexpr (kMinus) F::fnma(scale, noise, b).store(minus + at);
+  }
+  [[gnu::always_inline]] void part(std::size_t at, const float* noise, std::size_t n) const {
+    for (std::size_t i = 0; i < n; i += F::N, at += F::N) {
+      const std::size_t left = n - i < F::N ? n - i : F::N;
+      const F e = F::load_partial(noise + i, left);
+      const F b = F::load_partial(base + at, left);
+      if constexpr (kPlus) F::fma(scale, e, b).store_partial(plus + at, left);
+      if constexpr (kMinus) F::fnma(scale, e, b).store_partial(minus + at, left);
+    }
+  }
+};
+template <class Isa, bool kPlus, bool kMinus>
+struct AddRows {
+  const PerturbArgs& args;
+
+  [[gnu::always_inline]] Add<Isa, kPlus, kMinus> row(std::size_t i) const {
+    return {kPlus ? args.plus + i * args.stride : nullptr,
+            kMinus ? args.minus + i * args.stride : nullptr, args.base + i * args.base_stride,
+            simd::Vec<Isa, float>::set(args.scale)};
+  }
+};
+
 template <class Isa>
 struct Noise {
   using G = Generator<Isa>;
@@ -93,28 +129,9 @@ struct Noise {
 
   // plus = base + scale noise, minus = base - scale noise; either may be null.
   static void perturb(const Stream& stream, const PerturbArgs& args) {
-    constexpr std::size_t kColumns = 1024;
-    float noise[kColumns];
-    const G generator(stream);
-    const Place& p = args.place;
-    const bool narrow = p.n_columns > 0 && p.n_columns <= kColumns / 2;
-    const std::size_t rows_at_once = narrow ? kColumns / p.n_columns : 1;
-    for (std::size_t i = 0; i < p.n_rows; i += rows_at_once) {
-      const std::size_t left = p.n_rows - i;
-      const std::size_t rows = left < rows_at_once ? left : rows_at_once;
-      for (std::size_t j = 0; j < p.n_columns; j += kColumns) {
-        const std::size_t n = p.n_columns - j < kColumns ? p.n_columns - j : kColumns;
-        const BlockArgs block = {
-            noise, n, 1, {p.blocks_per_row, p.first_row + i, rows, p.first_column + j, n}};
-        if (args.sign)
-          fill_sign_rows(generator, block);
-        else
-          fill_rows(generator, block, Normal<Isa, false>{F::zero()});
-        for (std::size_t r = 0; r < rows; ++r)
-          add_noise(args, (i + r) * args.stride + j, (i + r) * args.base_stride + j, noise + r * n,
-                    n);
-      }
-    }
+    if (args.minus == nullptr) return perturb_sides<true, false>(stream, args);
+    if (args.plus == nullptr) return perturb_sides<false, true>(stream, args);
+    perturb_sides<true, true>(stream, args);
   }
 
   // The same with noise of low rank: scale sum_q left[q][i] right[q][j].
@@ -188,25 +205,13 @@ struct Noise {
     for (std::size_t j = 0; j < n; ++j) out[j] = buffer[first + j];
   }
 
-  [[gnu::always_inline]] static void add_noise(const PerturbArgs& args, std::size_t at,
-                                               std::size_t base_at, const float* noise,
-                                               std::size_t n) {
-    const F scale = F::set(args.scale);
-    float* const plus = args.plus != nullptr ? args.plus + at : nullptr;
-    float* const minus = args.minus != nullptr ? args.minus + at : nullptr;
-    const float* base = args.base + base_at;
-    std::size_t j = 0;
-    for (; j + F::N <= n; j += F::N) {
-      const F e = F::load(noise + j);
-      const F b = F::load(base + j);
-      if (plus != nullptr) F::fma(scale, e, b).store(plus + j);
-      if (minus != nullptr) F::fnma(scale, e, b).store(minus + j);
-    }
-    if (j == n) return;
-    const F e = F::load_partial(noise + j, n - j);
-    const F b = F::load_partial(base + j, n - j);
-    if (plus != nullptr) F::fma(scale, e, b).store_partial(plus + j, n - j);
-    if (minus != nullptr) F::fnma(scale, e, b).store_partial(minus + j, n - j);
+  template <bool kPlus, bool kMinus>
+  static void perturb_sides(const Stream& stream, const PerturbArgs& args) {
+    const AddRows<Isa, kPlus, kMinus> rows{args};
+    if (args.sign)
+      fill_sign_rows(rows, G(stream), args.place, Signs<Isa>(1));
+    else
+      fill_rows(rows, G(stream), args.place, Normal<Isa, false>{F::zero()});
   }
 };
 

@@ -15,20 +15,38 @@ template <class V>
   v.store_double(p);
 }
 
-// What the groups of two blocks become: groups(generator, a, b, out_a, out_b) writes kElements
-// elements to each.
+// Where elements go: whole(at, vector) and part(at, elements, n). Another one adds them to parameters
+// (noise-inl.h).
+template <class Isa, class T>
+struct Store {
+  T* out;
+
+  template <class V>
+  [[gnu::always_inline]] void whole(std::size_t at, V v) const {
+    store_as(v, out + at);
+  }
+  template <class E>
+  [[gnu::always_inline]] void part(std::size_t at, const E* elements, std::size_t n) const {
+    for (std::size_t i = 0; i < n; ++i) out[at + i] = static_cast<T>(elements[i]);
+  }
+};
+template <class Isa>
+struct StoreRows {
+  float* out;
+  std::size_t stride;
+
+  [[gnu::always_inline]] Store<Isa, float> row(std::size_t i) const { return {out + i * stride}; }
+};
+
+// What the groups of two blocks become.
 template <class Isa>
 struct Bits {
   using G = Generator<Isa>;
-  using U = typename G::U;
+  using V = typename G::U;
 
-  [[gnu::always_inline]] void groups(const G& generator, std::uint32_t block_a,
-                                     std::uint32_t block_b, std::uint32_t* out_a,
-                                     std::uint32_t* out_b) const {
-    typename G::template Groups<U> v;
+  [[gnu::always_inline]] void groups(typename G::template Groups<V>& v, const G& generator,
+                                     std::uint32_t block_a, std::uint32_t block_b) const {
     generator.bits(v, block_a, block_b);
-    for (std::size_t i = 0; i < G::kVectors; ++i) v.a[i].store(out_a + i * U::N);
-    for (std::size_t i = 0; i < G::kVectors; ++i) v.b[i].store(out_b + i * U::N);
   }
 };
 
@@ -36,65 +54,64 @@ struct Bits {
 template <class Isa>
 struct Uniform {
   using G = Generator<Isa>;
-  using F = typename G::F;
-  F low, width;
+  using V = typename G::F;
+  V low, width;
 
   [[gnu::always_inline]] Uniform(float from, float to)
-      : low(F::set(from)), width(F::set((to - from) * 0x1p-24f)) {}
+      : low(V::set(from)), width(V::set((to - from) * 0x1p-24f)) {}
 
-  template <class T>
-  [[gnu::always_inline]] void groups(const G& generator, std::uint32_t block_a,
-                                     std::uint32_t block_b, T* out_a, T* out_b) const {
-    typename G::template Groups<F> v;
+  [[gnu::always_inline]] void groups(typename G::template Groups<V>& v, const G& generator,
+                                     std::uint32_t block_a, std::uint32_t block_b) const {
     generator.uniform_24(v, block_a, block_b);
-    for (std::size_t i = 0; i < G::kVectors; ++i)
-      store_as(F::fma(v.a[i], width, low), out_a + i * F::N);
-    for (std::size_t i = 0; i < G::kVectors; ++i)
-      store_as(F::fma(v.b[i], width, low), out_b + i * F::N);
+    for (std::size_t i = 0; i < G::kVectors; ++i) {
+      v.a[i] = V::fma(v.a[i], width, low);
+      v.b[i] = V::fma(v.b[i], width, low);
+    }
   }
 };
 
 template <class Isa, bool kScaled>
 struct Normal {
   using G = Generator<Isa>;
-  using F = typename G::F;
-  F scale;
+  using V = typename G::F;
+  V scale;
 
-  template <class T>
-  [[gnu::always_inline]] void groups(const G& generator, std::uint32_t block_a,
-                                     std::uint32_t block_b, T* out_a, T* out_b) const {
-    typename G::template Groups<F> v;
+  [[gnu::always_inline]] void groups(typename G::template Groups<V>& v, const G& generator,
+                                     std::uint32_t block_a, std::uint32_t block_b) const {
     generator.normal(v, block_a, block_b);
-    for (std::size_t i = 0; i < G::kVectors; ++i)
-      store_as(kScaled ? scale * v.a[i] : v.a[i], out_a + i * F::N);
-    for (std::size_t i = 0; i < G::kVectors; ++i)
-      store_as(kScaled ? scale * v.b[i] : v.b[i], out_b + i * F::N);
+    if constexpr (kScaled)
+      for (std::size_t i = 0; i < G::kVectors; ++i) {
+        v.a[i] = scale * v.a[i];
+        v.b[i] = scale * v.b[i];
+      }
   }
 };
 
 // Elements offset.. of the stream. What is not wanted whole goes through a buffer.
-template <class Isa, class Values, class T>
-[[gnu::always_inline]] inline void fill(T* out, const Generator<Isa>& generator,
+template <class Isa, class Values, class To>
+[[gnu::always_inline]] inline void fill(const To& to, const Generator<Isa>& generator,
                                         const Values& values, std::uint64_t offset, std::size_t n) {
   using G = Generator<Isa>;
+  using V = typename Values::V;
   constexpr std::size_t kRun = 2 * G::kElements;
   auto block = static_cast<std::uint32_t>(offset / 4);
   std::size_t skip = offset % 4;
-  while (n > 0) {
-    if (skip == 0 && n >= kRun) {
-      values.groups(generator, block, block + G::kBlocks, out, out + G::kElements);
-      out += kRun;
-      n -= kRun;
+  for (std::size_t at = 0; at < n; block += 2 * G::kBlocks) {
+    typename G::template Groups<V> v;
+    values.groups(v, generator, block, block + G::kBlocks);
+    if (skip == 0 && n - at >= kRun) {
+      for (std::size_t i = 0; i < G::kVectors; ++i) to.whole(at + i * V::N, v.a[i]);
+      for (std::size_t i = 0; i < G::kVectors; ++i) to.whole(at + G::kElements + i * V::N, v.b[i]);
+      at += kRun;
     } else {
-      T buffer[kRun];
-      values.groups(generator, block, block + G::kBlocks, buffer, buffer + G::kElements);
-      const std::size_t part = n < kRun - skip ? n : kRun - skip;
-      for (std::size_t i = 0; i < part; ++i) out[i] = buffer[skip + i];
-      out += part;
-      n -= part;
+      typename V::Element buffer[kRun];
+      for (std::size_t i = 0; i < G::kVectors; ++i) v.a[i].store(buffer + i * V::N);
+      for (std::size_t i = 0; i < G::kVectors; ++i) v.b[i].store(buffer + G::kElements + i * V::N);
+      const std::size_t part = n - at < kRun - skip ? n - at : kRun - skip;
+      to.part(at, buffer + skip, part);
+      at += part;
       skip = 0;
     }
-    block += 2 * G::kBlocks;
   }
 }
 
@@ -112,19 +129,20 @@ struct Signs {
     lane_bit = U::load(bits);
   }
 
-  template <class T>
-  [[gnu::always_inline]] void expand(T* out, std::uint32_t word) const {
-    for (std::size_t i = 0; i < 32; i += U::N)
-      store_as(F::select(U::any_bit(U::set(word >> i), lane_bit), minus, plus), out + i);
-  }
-  // n of them from the word's bit `first`.
-  template <class T>
-  [[gnu::always_inline]] void expand(T* out, std::uint32_t word, std::size_t first,
-                                     std::size_t n) const {
-    if (n == 32) return expand(out, word);
-    T buffer[32];
-    expand(buffer, word);
-    for (std::size_t i = 0; i < n; ++i) out[i] = buffer[first + i];
+  // n elements from the word's bit `first`.
+  template <class To>
+  [[gnu::always_inline]] void expand(const To& to, std::size_t at, std::uint32_t word,
+                                     std::size_t first, std::size_t n) const {
+    F v[32 / F::N];
+    for (std::size_t i = 0; i < 32 / F::N; ++i)
+      v[i] = F::select(U::any_bit(U::set(word >> (i * F::N)), lane_bit), minus, plus);
+    if (n == 32) {
+      for (std::size_t i = 0; i < 32 / F::N; ++i) to.whole(at + i * F::N, v[i]);
+    } else {
+      float buffer[32];
+      for (std::size_t i = 0; i < 32 / F::N; ++i) v[i].store(buffer + i * F::N);
+      to.part(at, buffer + first, n);
+    }
   }
 };
 
@@ -136,44 +154,45 @@ template <class Isa, class T>
   std::uint32_t words[kWords];
   std::uint64_t word = offset / 32;
   std::size_t skip = offset % 32;
-  while (n > 0) {
-    const std::size_t needed = (skip + n + 31) / 32;
+  for (std::size_t at = 0; at < n;) {
+    const std::size_t needed = (skip + n - at + 31) / 32;
     const std::size_t count = needed < kWords ? needed : kWords;
-    fill(words, generator, Bits<Isa>{}, word, count);
+    fill(Store<Isa, std::uint32_t>{words}, generator, Bits<Isa>{}, word, count);
     word += count;
     for (std::size_t w = 0; w < count; ++w) {
-      const std::size_t part = n < 32 - skip ? n : 32 - skip;
-      signs.expand(out, words[w], skip, part);
-      out += part;
-      n -= part;
+      const std::size_t part = n - at < 32 - skip ? n - at : 32 - skip;
+      signs.expand(Store<Isa, T>{out}, at, words[w], skip, part);
+      at += part;
       skip = 0;
     }
   }
 }
 
 // Rows of a matrix. Panels are as wide as a group with AVX-512: then two rows share a run.
-template <class Isa, class Values>
-[[gnu::always_inline]] inline void fill_rows(const Generator<Isa>& generator, const BlockArgs& a,
-                                             const Values& values) {
+template <class Isa, class Values, class Rows>
+[[gnu::always_inline]] inline void fill_rows(const Rows& to, const Generator<Isa>& generator,
+                                             const Place& p, const Values& values) {
   using G = Generator<Isa>;
-  const Place& p = a.place;
+  using V = typename Values::V;
   const bool narrow = p.first_column % 4 == 0 && p.n_columns <= G::kElements;
   for (std::size_t i = 0; i < p.n_rows; ++i) {
-    float* out = a.out + i * a.stride;
     const std::uint64_t block = (p.first_row + i) * p.blocks_per_row + p.first_column / 4;
     if (!narrow || i + 1 == p.n_rows) {
-      fill(out, generator, values, 4 * block + p.first_column % 4, p.n_columns);
+      fill(to.row(i), generator, values, 4 * block + p.first_column % 4, p.n_columns);
       continue;
     }
-    const auto block_a = static_cast<std::uint32_t>(block);
-    const auto block_b = static_cast<std::uint32_t>(block + p.blocks_per_row);
+    typename G::template Groups<V> v;
+    values.groups(v, generator, static_cast<std::uint32_t>(block),
+                  static_cast<std::uint32_t>(block + p.blocks_per_row));
     if (p.n_columns == G::kElements) {
-      values.groups(generator, block_a, block_b, out, out + a.stride);
+      for (std::size_t j = 0; j < G::kVectors; ++j) to.row(i).whole(j * V::N, v.a[j]);
+      for (std::size_t j = 0; j < G::kVectors; ++j) to.row(i + 1).whole(j * V::N, v.b[j]);
     } else {
       float buffer[2][G::kElements];
-      values.groups(generator, block_a, block_b, buffer[0], buffer[1]);
-      for (std::size_t row = 0; row < 2; ++row)
-        for (std::size_t c = 0; c < p.n_columns; ++c) out[row * a.stride + c] = buffer[row][c];
+      for (std::size_t j = 0; j < G::kVectors; ++j) v.a[j].store(buffer[0] + j * V::N);
+      for (std::size_t j = 0; j < G::kVectors; ++j) v.b[j].store(buffer[1] + j * V::N);
+      to.row(i).part(0, buffer[0], p.n_columns);
+      to.row(i + 1).part(0, buffer[1], p.n_columns);
     }
     ++i;
   }
@@ -234,22 +253,21 @@ template <class Isa>
 
 // Signs in rows: a run's blocks may lie in several rows, so that a panel's 32 columns, which are a
 // quarter of a block, do not cost a run each.
-template <class Isa>
-[[gnu::always_inline]] inline void fill_sign_rows(const Generator<Isa>& generator,
-                                                  const BlockArgs& a) {
+template <class Isa, class Rows>
+[[gnu::always_inline]] inline void fill_sign_rows(const Rows& rows, const Generator<Isa>& generator,
+                                                  const Place& place, const Signs<Isa>& signs) {
   constexpr std::size_t kRun = 2 * Generator<Isa>::kBlocks;
-  const Signs<Isa> signs(a.scale);
-  for (BlockWalk<Isa, 128> walk{a.place}; !walk.done();) {
+  for (BlockWalk<Isa, 128> walk{place}; !walk.done();) {
     BlockWalk<Isa, 128> to = walk;
     std::uint32_t block[kRun], words[4 * kRun];
     walk.take(block);
     run_words(words, generator, generator.prepare(block), generator.own_member());
     for (std::size_t i = 0; i < kRun && !to.done(); ++i, to.next()) {
       std::size_t begin, end;
-      float* out = a.out + to.row * a.stride + to.columns(begin, end);
-      for (std::size_t n; begin < end; begin += n, out += n) {
+      std::size_t at = to.columns(begin, end);
+      for (std::size_t n; begin < end; begin += n, at += n) {
         n = 32 - begin % 32 < end - begin ? 32 - begin % 32 : end - begin;
-        signs.expand(out, words[4 * i + begin / 32], begin % 32, n);
+        signs.expand(rows.row(to.row), at, words[4 * i + begin / 32], begin % 32, n);
       }
     }
   }
@@ -258,28 +276,31 @@ template <class Isa>
 template <class Isa>
 struct Fills {
   static void bits(std::uint32_t* out, const Stream& s, std::uint64_t offset, std::size_t n) {
-    fill(out, Generator<Isa>(s), Bits<Isa>{}, offset, n);
+    fill(Store<Isa, std::uint32_t>{out}, Generator<Isa>(s), Bits<Isa>{}, offset, n);
   }
   template <class T>
   static void uniform(T* out, const Stream& s, std::uint64_t offset, std::size_t n) {
-    fill(out, Generator<Isa>(s), Uniform<Isa>(0.0f, 1.0f), offset, n);
+    fill(Store<Isa, T>{out}, Generator<Isa>(s), Uniform<Isa>(0.0f, 1.0f), offset, n);
   }
   template <class T>
   static void normal(T* out, const Stream& s, std::uint64_t offset, std::size_t n) {
-    fill(out, Generator<Isa>(s), Normal<Isa, false>{}, offset, n);
+    fill(Store<Isa, T>{out}, Generator<Isa>(s), Normal<Isa, false>{}, offset, n);
   }
   template <class T>
   static void sign(T* out, const Stream& s, std::uint64_t offset, std::size_t n) {
     fill_sign(out, Generator<Isa>(s), 1.0f, offset, n);
   }
   static void uniform_block(const Stream& s, const BlockArgs& a) {
-    fill_rows(Generator<Isa>(s), a, Uniform<Isa>(-a.scale, a.scale));
+    fill_rows(StoreRows<Isa>{a.out, a.stride}, Generator<Isa>(s), a.place,
+              Uniform<Isa>(-a.scale, a.scale));
   }
   static void normal_block(const Stream& s, const BlockArgs& a) {
-    fill_rows(Generator<Isa>(s), a, Normal<Isa, true>{simd::Vec<Isa, float>::set(a.scale)});
+    fill_rows(StoreRows<Isa>{a.out, a.stride}, Generator<Isa>(s), a.place,
+              Normal<Isa, true>{simd::Vec<Isa, float>::set(a.scale)});
   }
   static void sign_block(const Stream& s, const BlockArgs& a) {
-    fill_sign_rows(Generator<Isa>(s), a);
+    fill_sign_rows(StoreRows<Isa>{a.out, a.stride}, Generator<Isa>(s), a.place,
+                   Signs<Isa>(a.scale));
   }
 };
 
