@@ -258,6 +258,7 @@ class Trainer:
         rank: int = 1,
         antithetic: bool = True,
         fitness_shaping: str = "centered_rank",
+        top_k: int = 0,
         fitness: str = "loss",
     ) -> None: ...
     step: int

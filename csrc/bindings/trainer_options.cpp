@@ -71,7 +71,7 @@ LocalLossOptions local_loss_options(const std::string& kind, double similarity_w
 EvolutionOptions evolution_options(std::int64_t population_size, double std, double std_decay,
                                    const std::string& perturbation, std::int64_t rank,
                                    bool antithetic, const std::string& fitness_shaping,
-                                   const std::string& fitness) {
+                                   std::int64_t top_k, const std::string& fitness) {
   if (population_size < 2)
     fail("population_size is " + std::to_string(population_size) + ", expected at least 2");
   if (rank < 1) fail("rank is " + std::to_string(rank) + ", expected at least 1");
@@ -79,17 +79,20 @@ EvolutionOptions evolution_options(std::int64_t population_size, double std, dou
   options.population_size = static_cast<std::size_t>(population_size);
   options.std = std;
   options.std_decay = std_decay;
-  options.perturbation = named<Perturbation, 3>("perturbation", perturbation,
-                                                {{{"gaussian", Perturbation::gaussian},
-                                                  {"rademacher", Perturbation::rademacher},
-                                                  {"low_rank", Perturbation::low_rank}}});
+  options.perturbation = named<NoiseKind, 3>("perturbation", perturbation,
+                                             {{{"gaussian", NoiseKind::gaussian},
+                                               {"rademacher", NoiseKind::rademacher},
+                                               {"low_rank", NoiseKind::low_rank}}});
   options.rank = static_cast<std::size_t>(rank);
   options.antithetic = antithetic;
-  options.shaping = named<FitnessShaping, 4>("fitness_shaping", fitness_shaping,
-                                             {{{"centered_rank", FitnessShaping::centered_rank},
-                                               {"z_score", FitnessShaping::z_score},
-                                               {"nes", FitnessShaping::nes},
-                                               {"pair", FitnessShaping::pair}}});
+  options.shaping.kind = named<Shaping, 5>("fitness_shaping", fitness_shaping,
+                                           {{{"centered_rank", Shaping::centered_rank},
+                                             {"nes", Shaping::nes},
+                                             {"z_score", Shaping::z_score},
+                                             {"pair", Shaping::pair},
+                                             {"top_k", Shaping::top_k}}});
+  if (top_k < 0) fail("top_k is " + std::to_string(top_k) + ", expected at least 0");
+  options.shaping.top_k = static_cast<std::size_t>(top_k);
   options.fitness = named<Fitness, 2>("fitness", fitness,
                                       {{{"loss", Fitness::loss}, {"accuracy", Fitness::accuracy}}});
   return options;

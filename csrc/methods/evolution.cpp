@@ -50,10 +50,13 @@ void check_options(const EvolutionOptions& es, const Network& network) {
   positive("std", es.std);
   positive("std_decay", es.std_decay);
   if (es.rank == 0) fail("rank is 0, expected at least 1");
-  if (es.perturbation != Perturbation::low_rank && es.rank != 1)
+  if (es.perturbation != NoiseKind::low_rank && es.rank != 1)
     fail("rank is " + std::to_string(es.rank) + ", which only low_rank noise has");
-  if (es.shaping == FitnessShaping::pair && !es.antithetic)
-    fail("fitness_shaping is pair, which needs antithetic members");
+  const Shaping kind = es.shaping.kind;
+  if ((kind == Shaping::pair || kind == Shaping::top_k) && !es.antithetic)
+    fail(std::string("fitness_shaping is ") + (kind == Shaping::pair ? "pair" : "top_k") +
+         ", which needs antithetic members");
+  check_shaping(es.population_size, es.shaping);
   if (es.fitness == Fitness::accuracy && network.loss() == formulas::Loss::squared_error)
     fail("fitness is accuracy, which a squared error does not have: expected loss");
   if (network.has_heads()) fail("evolution strategies train a network without heads");

@@ -23,24 +23,24 @@
 #include <vector>
 
 #include "methods/backprop.h"
-#include "methods/evolution_fitness.h"
 #include "methods/trainer.h"
+#include "network/fitness.h"
+#include "network/perturbation.h"
 #include "product/row_blocks.h"
 #include "random/random.h"
 
 namespace bpfree {
 
-enum class Perturbation { gaussian, rademacher, low_rank };
 enum class Fitness { loss, accuracy };  // -loss, or the share of rows that are right
 
 struct EvolutionOptions {
   std::size_t population_size = 256;
   double std = 0.02;
   double std_decay = 1;  // std of epoch e is std * std_decay^e
-  Perturbation perturbation = Perturbation::gaussian;
+  NoiseKind perturbation = NoiseKind::gaussian;
   std::size_t rank = 1;
   bool antithetic = true;
-  FitnessShaping shaping = FitnessShaping::centered_rank;
+  ShapingOptions shaping;
   Fitness fitness = Fitness::loss;
 };
 
@@ -117,7 +117,7 @@ class Evolution final : public Trainer {
     return static_cast<const Evolution&>(*stage(self).trainer);
   }
 
-  bool low_rank() const { return es_.perturbation == Perturbation::low_rank; }
+  bool low_rank() const { return es_.perturbation == NoiseKind::low_rank; }
   bool bf16() const { return element_ == 2; }
   bool is_output(std::size_t layer) const { return layer + 1 == n_layers(); }
   std::size_t padded(std::size_t layer) const {  // columns of whole panels
@@ -192,7 +192,8 @@ class Evolution final : public Trainer {
   Outputs outputs_;
   Buffer<double> fitness_;
   std::vector<std::uint32_t> noise_index_;  // 0, 1, 2, ...
-  std::vector<float> utilities_, weights_;  // of each member; of each noise in the gradient
+  std::vector<double> utilities_;           // of each member
+  std::vector<float> weights_;              // of each noise in the gradient
   bool is_given_ = false;                   // fitness_ came from the caller
   bool all_bad_ = false;
   std::vector<UpdateTile> update_tiles_;

@@ -44,9 +44,8 @@ void Evolution::full_noise(std::size_t noise, const Worker& worker) const {
 
 random::NoiseWindow Evolution::window(std::size_t tensor, std::size_t noise, std::size_t columns,
                                       std::size_t panel) const {
-  return {.distribution = es_.perturbation == Perturbation::rademacher
-                              ? random::Distribution::sign
-                              : random::Distribution::normal,
+  return {.distribution = es_.perturbation == NoiseKind::rademacher ? random::Distribution::sign
+                                                                    : random::Distribution::normal,
           .seed = options_.seed,
           .counter = counter(Purpose::noise, tensor, noise),
           .matrix_columns = columns,

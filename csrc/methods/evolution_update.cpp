@@ -68,9 +68,10 @@ void Evolution::shape() {
   row_loss_[0] = static_cast<float>(loss * batch_weight_);
   stop_ = all_bad_;
   if (all_bad_) return;
-  shape_fitness(utilities_, {fitness_.data(), fitness_.size()}, es_.shaping);
+  fitness_shaping(utilities_, {fitness_.data(), fitness_.size()}, es_.shaping);
   for (std::size_t k = 0; k < n_noises_; ++k)
-    weights_[k] = es_.antithetic ? utilities_[2 * k] - utilities_[2 * k + 1] : utilities_[k];
+    weights_[k] = static_cast<float>(es_.antithetic ? utilities_[2 * k] - utilities_[2 * k + 1]
+                                                    : utilities_[k]);
 }
 
 // What the tiles left behind, in their order.

@@ -171,8 +171,7 @@ std::vector<Method> all_methods() {
                      ForwardForwardOptions{.goodness = formulas::Goodness::grouped_mean,
                                            .label_position = LabelPosition::none,
                                            .threshold = {}}});
-  for (const Perturbation kind :
-       {Perturbation::gaussian, Perturbation::rademacher, Perturbation::low_rank})
+  for (const NoiseKind kind : {NoiseKind::gaussian, NoiseKind::rademacher, NoiseKind::low_rank})
     for (const bool antithetic : {true, false})
       methods.push_back(
           {"evolution strategies with noise " + std::to_string(static_cast<int>(kind)) +
@@ -183,7 +182,7 @@ std::vector<Method> all_methods() {
            {},
            EvolutionOptions{.population_size = 10,
                             .perturbation = kind,
-                            .rank = kind == Perturbation::low_rank && antithetic ? 2u : 1u,
+                            .rank = kind == NoiseKind::low_rank && antithetic ? 2u : 1u,
                             .antithetic = antithetic}});
   return methods;
 }

@@ -11,6 +11,7 @@ from oracle.activations import ALL_ACTIVATIONS
 from problems import SOLVERS, all_parameters, data, make_network, parameters
 
 from bpfree_fast import _core as core
+from bpfree_fast import kernels
 
 SIZES = [19, 70, 33, 5]
 SEED = 2**40 + 7
@@ -141,6 +142,27 @@ def test_step_of_a_given_fitness(kind, rank, antithetic, dtype):
         rtol=1e-6,
     )
     assert np.isnan(report[6])
+
+
+@pytest.mark.parametrize("shaping", ["centered_rank", "nes", "pair", "top_k"])
+def test_shaped_fitness(shaping):
+    """The step is that of kernels.fitness_shaping and kernels.perturbation_gradient."""
+    options = {"kind": shaping, "top_k": 2 if shaping == "top_k" else None}
+    p = Problem(fitness_shaping=shaping, top_k=options["top_k"] or 0, solver="sgd", momentum=0.0)
+    before = p.theta
+    fitness = np.random.default_rng(5).normal(size=p.population)
+    fitness[3] = np.nan
+    p.begin()
+    p.trainer.next_batch()
+    p.trainer.update(fitness)
+    utilities = kernels.fitness_shaping(fitness, maximize=True, **options)
+    shapes = [q.shape for q in before]
+    gradient = kernels.perturbation_gradient(
+        utilities, sum(q.size for q in before), seed=SEED, shapes=shapes, antithetic=True
+    )
+    expected = np.concatenate([q.ravel() for q in before]) + 0.5 / (12 * STD) * gradient
+    actual = np.concatenate([q.ravel() for q in p.theta])
+    np.testing.assert_allclose(actual, expected, rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.parametrize("loss", losses.SAMPLE_LOSSES)
@@ -343,6 +365,9 @@ def test_all_members_bad():
         ("perturbation is 'uniform'", {"perturbation": "uniform"}),
         ("fitness_shaping is 'x'", {"fitness_shaping": "x"}),
         ("fitness_shaping is pair", {"fitness_shaping": "pair", "antithetic": False}),
+        ("fitness_shaping is top_k", {"fitness_shaping": "top_k", "antithetic": False}),
+        ("top_k is 0", {"fitness_shaping": "top_k"}),
+        ("top_k is -2", {"fitness_shaping": "top_k", "top_k": -2}),
         ("fitness is 'f1'", {"fitness": "f1"}),
     ],
 )
