@@ -186,6 +186,54 @@ def project_feedback(
     activation: str = "identity",
     n_threads: int = 0,
 ) -> None: ...
+def search_members(
+    out: _Real,
+    mean: _Real,
+    scale: _Real | None,
+    std: float,
+    members: NDArray[np.uint32],
+    seed: int,
+    generation: int,
+    kind: str = "gaussian",
+    antithetic: bool = False,
+    n_threads: int = 0,
+) -> None: ...
+def search_sums(
+    first: _Real,
+    u: _Real,
+    second: _Real | None,
+    v: _Real | None,
+    seed: int,
+    generation: int,
+    kind: str = "gaussian",
+    antithetic: bool = False,
+    n_threads: int = 0,
+) -> None: ...
+def snes_step(
+    mean: NDArray[np.float64],
+    relative_std: NDArray[np.float64],
+    utilities: NDArray[np.float64],
+    std: float,
+    learning_rate: float,
+    std_learning_rate: float,
+    seed: int,
+    generation: int,
+    antithetic: bool = False,
+    n_threads: int = 0,
+) -> float: ...
+def sep_cma_step(
+    mean: NDArray[np.float64],
+    relative_std: NDArray[np.float64],
+    path_std: NDArray[np.float64],
+    path: NDArray[np.float64],
+    std: float,
+    weights: NDArray[np.float64],
+    # mu_eff, c_path_std, damping, c_path, c_one, c_mu, expected_norm
+    constants: Sequence[float],
+    seed: int,
+    generation: int,
+    n_threads: int = 0,
+) -> tuple[float, float]: ...
 
 class Network:
     # Indices of layers count the layers, then the heads of hidden layers from first_head on.

@@ -29,6 +29,7 @@ void bind_local_loss(py::module_& m);
 void bind_perturbation(py::module_& m);
 void bind_network(py::module_& m);
 void bind_trainer(py::module_& m);
+void bind_search(py::module_& m);
 
 // The value that a name stands for; otherwise a sentence with all names.
 template <class T, std::size_t N>

@@ -29,4 +29,5 @@ PYBIND11_MODULE(_core, m) {
   bindings::bind_perturbation(m);
   bindings::bind_network(m);
   bindings::bind_trainer(m);
+  bindings::bind_search(m);
 }

@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""A search in a file: plain arrays and JSON in an npz, written whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import secrets
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Arrays = dict[str, NDArray[Any]]
+FORMAT = "bpfree_fast evolution strategy 1"
+_TEXT = "description"
+
+
+def write(path: str | os.PathLike[str], state: Mapping[str, object], arrays: Arrays) -> None:
+    """Write a search, or leave the old file as it was."""
+    target = Path(path)
+    if not target.parent.is_dir():
+        raise FileNotFoundError(f"{target.parent} is not a folder: cannot save {target.name}.")
+    text = json.dumps({"format": FORMAT, **state})
+    # In the same folder, so that the last step is a rename within one file system.
+    temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        with open(temporary, "wb") as file:
+            held: dict[str, Any] = {_TEXT: np.frombuffer(text.encode(), np.uint8), **arrays}
+            np.savez(file, **held)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, target)
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            temporary.unlink()
+        raise
+
+
+def read(path: str | os.PathLike[str]) -> tuple[dict[str, Any], Arrays]:
+    """Read what `write` wrote."""
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"{path} is not a file.")
+    try:
+        with open(path, "rb") as opened, np.load(opened, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+        state = json.loads(arrays.pop(_TEXT).tobytes())
+    except (
+        AttributeError,
+        EOFError,
+        TypeError,
+        KeyError,
+        OSError,
+        ValueError,
+        zipfile.BadZipFile,
+    ) as error:
+        raise ValueError(f"{path} is no saved evolution strategy ({error}).") from None
+    if not isinstance(state, dict) or state.get("format") != FORMAT:
+        raise ValueError(f"{path} is no saved evolution strategy: its format is not {FORMAT!r}.")
+    return state, arrays

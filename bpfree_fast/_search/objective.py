@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""The user's function, and the members that it is given."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from .._arrays import Floats
+from .bounds import Bounds
+from .methods import F64, Method
+from .noise import Indices
+
+Function = Callable[[Any], Any]
+
+
+@dataclass(frozen=True)
+class Objective:
+    """A function of one member, or of the rows of an array."""
+
+    function: Function
+    vectorized: bool
+
+    def __call__(self, x: Floats) -> F64:
+        """Evaluate the rows of x."""
+        if not self.vectorized:
+            return np.array([_number(self.function(row)) for row in x], np.float64)
+        values = np.asarray(self.function(x))
+        if values.shape != (len(x),):
+            raise ValueError(
+                f"the function gave an array of shape {values.shape} for {len(x)} members, "
+                f"expected ({len(x)},)."
+            )
+        return values.astype(np.float64)
+
+
+def _number(value: object) -> float:
+    try:
+        return float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        raise TypeError(f"the function must give a number, got {value!r}.") from None
+
+
+@dataclass(frozen=True)
+class Sampler:
+    """What makes members of a generation: all that a worker needs of the search."""
+
+    method: Method
+    bounds: Bounds | None
+    generation: int
+
+    def members(self, members: Indices, out: Floats | None = None) -> Floats:
+        """Give members as rows."""
+        shape = (len(members), self.method.mean.size)
+        x = np.empty(shape, self.method.mean.dtype) if out is None else out
+        self.method.members(x, self.generation, members)
+        if self.bounds is not None:
+            self.bounds.apply(x)
+        return x
+
+    def for_worker(self, *, steps: bool) -> Sampler:
+        """Give a copy on one thread; without what only steps need, unless it `steps`."""
+        method = self.method.on_one_thread() if steps else self.method.light()
+        return Sampler(method, self.bounds, self.generation)
+
+    def evaluate(self, objective: Objective, begin: int, end: int) -> F64:
+        """Give the values of members begin..end, of which no other array is held meanwhile."""
+        return objective(self.members(np.arange(begin, end, dtype=np.uint32)))
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that a worker is sent."""
+        return sum(array.nbytes for array in self.method.light().arrays().values())
