@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """One training run in a process of its own: how much memory it took at most (Linux).
 
-Usage: memory_probe.py WHO METHOD DTYPE N_THREADS; prints one JSON line.
+Usage: memory_probe.py WHO METHOD DTYPE N_THREADS [POPULATION]; prints one JSON line.
+The method es is evolution strategies, with a population and a problem of their own.
 """
 
 from __future__ import annotations
@@ -14,7 +15,9 @@ import sys
 from pathlib import Path
 
 import rivals
+from evolution_problem import EvolutionProblem
 from ours import Ours, OursTrainee
+from ours_evolution import OursEvolution
 from problem import Data, Problem, load_data
 from rivals.base import Rival
 
@@ -22,6 +25,16 @@ STEPS = 40  # the peak comes within the first few
 PROBLEM = Problem((784, 1024, 1024, 10), 128, "momentum", 0.01)
 # Loads code, starts threads, fills first-use caches, so that these do not count as the run's.
 TINY = Problem((784, 16, 16, 10), 128, "momentum", 0.01)
+
+
+def problems(method: str, population: int) -> tuple[Problem, Problem]:
+    """What is measured, and what goes before it."""
+    if method != "es":
+        return PROBLEM, TINY
+    return (
+        EvolutionProblem((784, 128, 10), 128, "momentum", 1e-4, population_size=population),
+        EvolutionProblem((784, 8, 10), 128, "momentum", 1e-4, population_size=4),
+    )
 
 
 def _status(key: str) -> int:
@@ -69,18 +82,18 @@ def _growth_between_steps(trainee: OursTrainee) -> int:
     return max(0, seen[-1] - seen[0] - 4096)
 
 
-def measure(rival: Rival, data: Data) -> dict[str, float]:
-    rival.train(TINY, data, TINY.initial_layers()).many(8)
-    layers = PROBLEM.initial_layers()
+def measure(rival: Rival, data: Data, problem: Problem, tiny: Problem) -> dict[str, float]:
+    rival.train(tiny, data, tiny.initial_layers()).many(8)
+    layers = problem.initial_layers()
     gc.collect()
     before = _status("VmRSS")
     _forget_peak()
-    trainee = rival.train(PROBLEM, data, layers)
+    trainee = rival.train(problem, data, layers)
     trainee.many(STEPS)
     if isinstance(trainee, OursTrainee):
         trainee.epoch(0)
     peak = _status("VmHWM")
-    expected = 4 * PROBLEM.n_params * (1 + PROBLEM.n_slots) + trainee.data_copy_bytes
+    expected = 4 * problem.n_params * (1 + problem.n_slots) + trainee.data_copy_bytes
     growth = _growth_between_steps(trainee) if isinstance(trainee, OursTrainee) else 0
     return {
         "beyond_mb": (peak - before - expected) / 1e6,
@@ -89,14 +102,15 @@ def measure(rival: Rival, data: Data) -> dict[str, float]:
     }
 
 
-def main(who: str, method: str, dtype: str, n_threads: str) -> None:
-    rival = Ours(method, dtype, int(n_threads)) if who == "ours" else rivals.load(who)
+def main(who: str, method: str, dtype: str, n_threads: str, population: str = "256") -> None:
+    ours = OursEvolution if method == "es" else Ours
+    rival = ours(method, dtype, int(n_threads)) if who == "ours" else rivals.load(who)
     if isinstance(rival, str):
         raise SystemExit(rival)
     rival.set_threads(int(n_threads))
     data = load_data()
     data.x_float.sum()  # resident before the clock, as the uint8 rows are
-    print(json.dumps(measure(rival, data)))
+    print(json.dumps(measure(rival, data, *problems(method, int(population)))))
 
 
 if __name__ == "__main__":

@@ -27,12 +27,15 @@ if TYPE_CHECKING:
         BackpropRegressor,
         DFAClassifier,
         DFARegressor,
+        ESClassifier,
+        ESRegressor,
         ForwardForwardClassifier,
         LocalLossClassifier,
         LocalLossRegressor,
         TrainingInfo,
         load,
     )
+    from .evolution_strategy import EvolutionStrategy, SearchInfo, SearchResult
     from .info import get_cmake_dir, get_include, show_config
 
 __all__ = [
@@ -40,9 +43,14 @@ __all__ = [
     "BackpropRegressor",
     "DFAClassifier",
     "DFARegressor",
+    "ESClassifier",
+    "ESRegressor",
+    "EvolutionStrategy",
     "ForwardForwardClassifier",
     "LocalLossClassifier",
     "LocalLossRegressor",
+    "SearchInfo",
+    "SearchResult",
     "TrainingInfo",
     "__version__",
     "data",
@@ -58,12 +66,15 @@ _ESTIMATORS = {
     "BackpropRegressor",
     "DFAClassifier",
     "DFARegressor",
+    "ESClassifier",
+    "ESRegressor",
     "ForwardForwardClassifier",
     "LocalLossClassifier",
     "LocalLossRegressor",
     "TrainingInfo",
     "load",
 }
+_SEARCH = {"EvolutionStrategy", "SearchInfo", "SearchResult"}
 _MODULES = {"data", "estimators", "kernels"}
 _INFO = {"get_cmake_dir", "get_include", "show_config"}
 
@@ -73,6 +84,8 @@ def __getattr__(name: str) -> object:
         return importlib.import_module(f"{__name__}.{name}")
     if name in _ESTIMATORS:
         module = importlib.import_module(f"{__name__}.estimators")
+    elif name in _SEARCH:
+        module = importlib.import_module(f"{__name__}.evolution_strategy")
     elif name in _INFO:
         module = importlib.import_module(f"{__name__}.info")
     elif name == "__version__":

@@ -18,6 +18,7 @@ from .estimators._targets import NetworkClassifier
 from .options import ListCommand, network_options, parameters, parameters_of_each
 
 _METHODS = tuple(CLASSIFIERS)
+_COMPARED_HIDDEN = (256, 256)
 
 _DATA = click.option(
     "--data",
@@ -160,7 +161,9 @@ def compare(
     """
     report.check_outputs(json_file, plot)
     report.check_picture(plot)
-    of_each = parameters_of_each(methods or _METHODS, parameters(options))
+    # The same network for all, whatever a method's own default is.
+    params = {"hidden_layer_sizes": _COMPARED_HIDDEN, **parameters(options)}
+    of_each = parameters_of_each(methods or _METHODS, params)
     plans = [experiment.Plan(method, data, own) for method, own in of_each.items()]
     results = experiment.compare(plans)
     if json_file is not None:

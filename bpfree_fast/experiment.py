@@ -188,7 +188,7 @@ def time_steps(
     n_features, n_classes : int
         Shape of the problem, each at least 1.
     seconds : float
-        How long to measure at least, in blocks of at least 16 steps.
+        How long to measure at least, in blocks of 16 steps, or fewer where these take longer.
 
     Returns
     -------
@@ -209,6 +209,9 @@ def time_steps(
             blocks.append(progress.seconds)
 
     classifier.set_params(callback=note).partial_fit(X, y, classes=np.arange(n_classes))
+    if blocks[0] > seconds:
+        n_steps = max(1, int(n_steps * seconds / blocks[0]))
+        X, y = X[: n_steps * classifier.batch_size], y[: n_steps * classifier.batch_size]
     blocks.clear()  # the first block also warms up
     while sum(blocks) < seconds or len(blocks) < 3:
         classifier.partial_fit(X, y)

@@ -9,10 +9,11 @@ from typing import Any, TypeVar
 import click
 
 from .estimators import CLASSIFIERS
+from .estimators import _evolution as es
 from .estimators import _forward_forward as ff
 from .estimators import _local_loss as local
 from .estimators._layer_local import TRAINING_ORDERS
-from .estimators._parameters import ACTIVATIONS, DTYPES, INITIALIZERS, SCHEDULES, SOLVERS
+from .estimators._parameters import DTYPES, INITIALIZERS, SCHEDULES, SOLVERS
 from .estimators.feedback import RULES
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
@@ -28,7 +29,7 @@ _PARAMETERS = {
     "layers": "schedule",
 }
 # Whose default is told although it is a whole number.
-_COUNTS = ("epochs", "batch_size")
+_COUNTS = ("epochs", "batch_size", "population_size", "rank")
 # Values of a parameter whose name several methods share.
 _PREDICTIONS = {"local": local.PREDICTIONS, "forward-forward": ff.PREDICTIONS}
 
@@ -76,13 +77,17 @@ _OPTIONS = [
         multiple=True,
         type=int,
         metavar="N ...",
-        help="Units of the hidden layers, such as 1024 1024.  [default: 256 256]",
+        help="Units of the hidden layers, such as 1024 1024.  [default: 256 256; es, alone: 64]",
     ),
-    _word("--activation", ACTIVATIONS, "Forward-Forward has relu alone."),
+    _word(
+        "--activation",
+        es.EvolutionEstimator._activations,
+        "Forward-Forward has relu alone; step and sign are for evolution strategies.",
+    ),
     _number("--epochs", "Passes over the training samples.", int),
     _number("--batch-size", "Samples of a minibatch.", int),
     _word("--solver", SOLVERS),
-    _number("--learning-rate", "The first learning rate."),
+    _number("--learning-rate", "The first learning rate.  [default: 0.001; es: 0.03]"),
     _word("--schedule", SCHEDULES, "How it falls."),
     _number("--alpha", "Strength of the L2 term."),
     _number("--weight-decay", "Decoupled decay of the weights."),
@@ -121,6 +126,18 @@ _OPTIONS = [
         "Local losses: by the last head or the sum of all (last, sum); Forward-Forward: by the "
         "head or by goodness (softmax, goodness).",
     ),
+    _number("--population-size", "Evolution strategies: members of a generation.", int),
+    _number("--std", "Evolution strategies: standard deviation of the noise on the weights."),
+    _number("--std-decay", "Evolution strategies: its factor after each epoch."),
+    _word("--perturbation", es.PERTURBATIONS, "Evolution strategies: kind of the noise."),
+    _number("--rank", "Evolution strategies: rank of the noise low_rank.", int),
+    click.option(
+        "--antithetic/--no-antithetic",
+        default=None,
+        help="Evolution strategies: members in pairs of opposite noise.  [default: in pairs]",
+    ),
+    _word("--fitness-shaping", es.SHAPINGS, "Evolution strategies: fitness to utilities."),
+    _word("--fitness", es.FITNESSES, "Evolution strategies: what selects."),
     _word("--dtype", DTYPES, "Type of the products."),
     _number("--threads", "Threads.  [default: all cores]", int),
     _number("--seed", "Seed of every random number.  [default: 0]", int),

@@ -18,6 +18,8 @@ NAMES = (
     "sklearn_mlp",
     "torch_forward_forward",
     "torch_local_loss",
+    "evosax_network",
+    "evotorch_network",
 )
 
 

@@ -36,11 +36,32 @@ class Trainee(Contestant):
         return None
 
 
+class EvolutionTrainee(Trainee):
+    """A step is one generation: a population sees a minibatch."""
+
+    @abstractmethod
+    def population_loss(self) -> float:
+        """Mean loss of the last generation's members on their minibatch."""
+
+
 class Call(Contestant):
     """A contestant whose unit is one call that leaves a result."""
 
     @abstractmethod
     def result(self) -> NDArray[Any]: ...
+
+
+class Perturbing(Call):
+    """A unit: every member theta + std * noise into one array, then the sum of u * noise.
+
+    The noise is made twice and not kept, as a population of that size must be.
+    """
+
+    std: float = 0.02
+
+    @abstractmethod
+    def member(self, i: int) -> F32:
+        """One member, copied; `result` is the sum."""
 
 
 class Rival:
@@ -61,6 +82,9 @@ class Rival:
 
     def normals(self, n: int) -> Call:
         raise NotImplementedError(f"{self.name} has no normals")
+
+    def perturbing(self, theta: F32, utilities: F32) -> Perturbing:
+        raise NotImplementedError(f"{self.name} does not perturb")
 
     def predictor(self, problem: Problem, layers: Layers, x: F32) -> Call:
         raise NotImplementedError(f"{self.name} does not predict")

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from problem import F32, Data, Layers, Problem
 from threadpoolctl import threadpool_limits
 
-from rivals.base import Call, Rival, Trainee
+from rivals.base import Call, Perturbing, Rival, Trainee
 
 
 class _Product(Call):
@@ -41,6 +41,38 @@ class _Normals(Call):
 
     def result(self) -> NDArray[Any]:
         return self._out
+
+
+class _Perturbing(Perturbing):
+    def __init__(self, name: str, theta: F32, utilities: F32) -> None:
+        self.name = name
+        self._theta, self._utilities = theta, utilities
+        self._noise, self._out, self._sum = (np.empty_like(theta) for _ in range(3))
+
+    def _draw(self, i: int) -> None:
+        np.random.default_rng([0, i]).standard_normal(dtype=np.float32, out=self._noise)
+
+    def _perturb(self, i: int) -> None:
+        self._draw(i)
+        np.multiply(self._noise, np.float32(self.std), out=self._out)
+        self._out += self._theta
+
+    def many(self, n: int) -> None:
+        for _ in range(n):
+            for i in range(len(self._utilities)):
+                self._perturb(i)
+            self._sum[:] = 0
+            for i, u in enumerate(self._utilities):
+                self._draw(i)
+                self._noise *= u
+                self._sum += self._noise
+
+    def member(self, i: int) -> F32:
+        self._perturb(i)
+        return self._out.copy()
+
+    def result(self) -> NDArray[Any]:
+        return self._sum
 
 
 class _Trainee(Trainee):
@@ -94,6 +126,9 @@ class NumpyRival(Rival):
 
     def normals(self, n: int) -> Call:
         return _Normals(self.name, n)
+
+    def perturbing(self, theta: F32, utilities: F32) -> Perturbing:
+        return _Perturbing(self.name, theta, utilities)
 
 
 RIVAL = NumpyRival()

@@ -14,7 +14,7 @@ from problem import F32, Data, Layers, Problem
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from rivals.base import Call, Rival, Trainee
+from rivals.base import Call, Perturbing, Rival, Trainee
 
 Loss = Callable[..., Tensor]
 
@@ -170,6 +170,37 @@ class _Normals(Call):
         return self._out.numpy()
 
 
+class _Perturbing(Perturbing):
+    def __init__(self, name: str, theta: F32, utilities: F32) -> None:
+        self.name = name
+        self._theta, self._utilities = torch.from_numpy(theta), utilities.tolist()
+        self._noise, self._out, self._sum = (torch.empty_like(self._theta) for _ in range(3))
+        self._generator = torch.Generator()
+
+    def _draw(self, i: int) -> None:
+        self._noise.normal_(generator=self._generator.manual_seed(i))
+
+    def _perturb(self, i: int) -> None:
+        self._draw(i)
+        torch.add(self._theta, self._noise, alpha=self.std, out=self._out)
+
+    def many(self, n: int) -> None:
+        for _ in range(n):
+            for i in range(len(self._utilities)):
+                self._perturb(i)
+            self._sum.zero_()
+            for i, u in enumerate(self._utilities):
+                self._draw(i)
+                self._sum.add_(self._noise, alpha=u)
+
+    def member(self, i: int) -> F32:
+        self._perturb(i)
+        return self._out.numpy().copy()
+
+    def result(self) -> NDArray[Any]:
+        return self._sum.numpy()
+
+
 class _Predictor(Call):
     def __init__(self, name: str, net: nn.Module, x: Tensor) -> None:
         self.name = name
@@ -202,6 +233,9 @@ class TorchRival(Rival):
 
     def normals(self, n: int) -> Call:
         return _Normals(self.name, n)
+
+    def perturbing(self, theta: F32, utilities: F32) -> Perturbing:
+        return _Perturbing(self.name, theta, utilities)
 
     def predictor(self, problem: Problem, layers: Layers, x: F32) -> Call:
         net: nn.Module = build(layers).to(self.torch_dtype)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from rows import (
+    evolution,
     fitting,
     forward_forward,
     local_loss,
@@ -27,6 +28,7 @@ MODULES = (
     memory,
     local_loss,
     forward_forward,
+    evolution,
     mnist,
 )
 ROWS: dict[str, Row] = {row.name: row for module in MODULES for row in module.ROWS}

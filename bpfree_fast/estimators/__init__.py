@@ -11,6 +11,7 @@ from ._progress import TrainingInfo  # noqa: E402
 from ._saving import load  # noqa: E402
 from ._targets import NetworkClassifier, NetworkRegressor  # noqa: E402
 from .backprop import BackpropClassifier, BackpropRegressor  # noqa: E402
+from .evolution import ESClassifier, ESRegressor  # noqa: E402
 from .feedback import DFAClassifier, DFARegressor  # noqa: E402
 from .forward_forward import ForwardForwardClassifier  # noqa: E402
 from .local_loss import LocalLossClassifier, LocalLossRegressor  # noqa: E402
@@ -22,6 +23,8 @@ __all__ = [
     "BackpropRegressor",
     "DFAClassifier",
     "DFARegressor",
+    "ESClassifier",
+    "ESRegressor",
     "ForwardForwardClassifier",
     "LocalLossClassifier",
     "LocalLossRegressor",
@@ -34,6 +37,8 @@ ESTIMATORS: dict[str, type[NetworkClassifier] | type[NetworkRegressor]] = {
     "BackpropRegressor": BackpropRegressor,
     "DFAClassifier": DFAClassifier,
     "DFARegressor": DFARegressor,
+    "ESClassifier": ESClassifier,
+    "ESRegressor": ESRegressor,
     "ForwardForwardClassifier": ForwardForwardClassifier,
     "LocalLossClassifier": LocalLossClassifier,
     "LocalLossRegressor": LocalLossRegressor,
@@ -42,6 +47,12 @@ ESTIMATORS: dict[str, type[NetworkClassifier] | type[NetworkRegressor]] = {
 
 CLASSIFIERS: dict[str, type[NetworkClassifier]] = {
     cls.method: cls
-    for cls in (DFAClassifier, LocalLossClassifier, ForwardForwardClassifier, BackpropClassifier)
+    for cls in (
+        DFAClassifier,
+        LocalLossClassifier,
+        ForwardForwardClassifier,
+        ESClassifier,
+        BackpropClassifier,
+    )
 }
 """Every classifier by the name of its method on the command line."""

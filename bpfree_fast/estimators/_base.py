@@ -142,6 +142,24 @@ class NetworkEstimator(FittedNetwork, ABC):
         """Say whether `fit` has nothing left to do for a fitted model that it goes on from."""
         return self.n_iter_ >= self.max_iter
 
+    def _merges_equal_samples(self) -> bool:
+        """Say whether one minibatch's samples may be sorted, and equal ones joined."""
+        return True
+
+    def _run_epoch(
+        self, samples: Samples, on_event: Callable[[int, int, float], bool], **options: Any
+    ) -> float:
+        """Train one epoch, or until `on_event` says to stop; give the mean loss."""
+        return self._trainer.run_epoch(
+            samples.x,
+            samples.y,
+            samples.weight,
+            input_scale=self.input_scale_,
+            on_event=on_event,
+            x_negative=samples.negative,
+            **options,
+        )
+
     def _after_epoch(self, samples: Samples) -> None:
         """Book what a method wants to know at the end of an epoch."""
 
@@ -188,7 +206,8 @@ class NetworkEstimator(FittedNetwork, ABC):
             samples, validation = self._split(samples, settings)
         n_seen = len(samples)
         batch_size = min(settings.batch_size, n_seen)
-        if settings.shuffle and n_seen == batch_size and not incremental:
+        alone = settings.shuffle and n_seen == batch_size and not incremental
+        if alone and self._merges_equal_samples():
             samples = merge_equal(samples)
         if going_on:
             # Parts smaller than the last one need no new trainer: they are one minibatch each.

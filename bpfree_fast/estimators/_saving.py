@@ -61,6 +61,9 @@ def save(estimator: FittedNetwork, path: str | os.PathLike[str], *, optimizer: b
     }
     # A function has no place in a file, and what a generator drew is kept in seed_.
     params["callback"] = None
+    if callable(params.get("loss")):
+        name = getattr(params["loss"], "__name__", type(params["loss"]).__name__)
+        params["loss"] = f"function {name}"
     if not isinstance(params["random_state"], (int, np.integer, type(None))):
         params["random_state"] = estimator.seed_
     description = {

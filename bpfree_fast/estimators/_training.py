@@ -36,12 +36,15 @@ class Samples:
     weight: NDArray[np.float32] | None
     # Rows that are contrasted with those of x, one for one.
     negative: NDArray[Any] | None = None
+    # Targets before they were scaled, where a method wants them.
+    raw: NDArray[Any] | None = None
 
     def take(self, index: NDArray[np.intp]) -> Samples:
         """Give some of the samples, copied."""
         weight = None if self.weight is None else self.weight[index]
         negative = None if self.negative is None else self.negative[index]
-        return Samples(self.x[index], self.y[index], weight, negative)
+        raw = None if self.raw is None else self.raw[index]
+        return Samples(self.x[index], self.y[index], weight, negative, raw)
 
     def __len__(self) -> int:
         return len(self.x)
@@ -92,6 +95,7 @@ class Training:
         # Of the stages before this one too: one clock for one call of fit.
         self.seconds = seconds
         self.asked_to_stop = False
+        self.stopped = False
 
     def run(self, n_seen: int) -> None:
         """Run the epochs; Ctrl-C ends them, and leaves the estimator usable."""
@@ -126,21 +130,18 @@ class Training:
             schedule = "constant"
             rate *= settings.gamma ** ((est.n_iter_ - est._stage_start) // settings.step_size)
         self.started = time.perf_counter()
-        loss = self.trainer.run_epoch(
-            self.samples.x,
-            self.samples.y,
-            self.samples.weight,
+        self.stopped = False
+        loss = est._run_epoch(
+            self.samples,
+            self._on_event,
             epoch=est.n_iter_,
             shuffle=settings.shuffle,
-            input_scale=est.input_scale_,
             learning_rate=rate,
             schedule=schedule,
             total_steps=self.total_steps,
             step_size=settings.step_size,
             gamma=settings.gamma,
             power_t=settings.power_t,
-            on_event=self._on_event,
-            x_negative=self.samples.negative,
         )
         self.seconds += time.perf_counter() - self.started
         if not math.isfinite(loss):
@@ -148,7 +149,7 @@ class Training:
                 f"Training diverged in epoch {est.n_iter_ + 1}: the loss is {loss}; lower "
                 f"learning_rate_init ({settings.learning_rate:g}) or scale X."
             )
-        if self.asked_to_stop and self.trainer.stopped:
+        if self.stopped:
             if not est.loss_curve_:
                 est.loss_ = loss
             return False
@@ -166,7 +167,8 @@ class Training:
             self.estimator.loss_ = loss
         self._tell(self.estimator.n_iter_ + 1, step, loss, epoch_ended=False)
         self.started = time.perf_counter()
-        return self.asked_to_stop
+        self.stopped = self.asked_to_stop
+        return self.stopped
 
     def _tell(self, epoch: int, step: int, loss: float, *, epoch_ended: bool) -> None:
         info = TrainingInfo(

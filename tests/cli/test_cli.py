@@ -109,6 +109,22 @@ def test_options_of_local_losses():
     assert clf.n_iter_ == 2
 
 
+def test_options_of_evolution_strategies():
+    options = """--method es --hidden 24 16 --activation step --epochs 2 --population-size 6
+        --std 0.2 --std-decay 0.9 --perturbation low_rank --rank 2 --no-antithetic
+        --fitness-shaping z_score --fitness accuracy --quiet --save m.safetensors"""
+    assert main(["train", *options.split()]) == 0
+    clf = bf.load("m.safetensors")
+    params = clf.get_params()
+    expected = {
+        "hidden_layer_sizes": (24, 16), "activation": "step", "population_size": 6, "std": 0.2,
+        "std_decay": 0.9, "perturbation": "low_rank", "rank": 2, "antithetic": False,
+        "fitness_shaping": "z_score", "fitness": "accuracy", "loss": None,
+    }  # fmt: skip
+    assert {name: params[name] for name in expected} == expected
+    assert main(["train", "--resume", "m.safetensors", "--epochs", "3", "--quiet"]) == 0
+
+
 def test_every_option_reaches_the_estimator():
     options = """--method dfa --hidden 24 16 --activation tanh --epochs 2 --batch-size 64
         --solver sgd --learning-rate 0.01 --schedule constant --alpha 0.1 --weight-decay 0.2
@@ -222,6 +238,10 @@ def test_mnist_by_name(mnist, monkeypatch, tmp_path):
         (["--threshold", "2"], "threshold=2.0 means nothing to the method dfa"),
         (["--method", "forward-forward", "--threshold", "-2"], "threshold must be at least 0"),
         (["--method", "forward-forward", "--activation", "tanh"], "activation must be one of"),
+        (["--method", "dfa", "--activation", "step"], "activation must be one of"),
+        (["--method", "dfa", "--std", "0.1"], "std=0.1 means nothing to the method dfa"),
+        (["--method", "es", "--std", "0"], "std must be above 0"),
+        (["--method", "es", "--population-size", "5"], "population_size must be even"),
         (["--nonsense"], "No such option"),
         (["surplus"], "unexpected extra argument"),
         (["--data", "nowhere"], "nowhere is not there"),
@@ -356,6 +376,14 @@ def test_compare_gives_a_choice_to_the_methods_that_allow_it(capfd):
         configs = [result["config"] for result in json.load(file)]
     assert [config["activation"] for config in configs] == ["tanh", "relu", "tanh"]
     assert [config.get("predict_with") for config in configs] == ["last", "goodness", None]
+
+
+def test_compare_trains_the_same_network_by_all_methods(capfd):
+    args = ["--methods", "es", "backprop", "--epochs", "1", "--population-size", "4", "--quiet"]
+    assert main(["compare", *args, "--json", "r.json"]) == 0
+    with open("r.json") as file:
+        configs = [result["config"] for result in json.load(file)]
+    assert [config["hidden_layer_sizes"] for config in configs] == [[256, 256]] * 2
 
 
 def test_errors_of_compare(capfd):
