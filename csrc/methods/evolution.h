@@ -40,7 +40,7 @@ struct EvolutionOptions {
   NoiseKind perturbation = NoiseKind::gaussian;
   std::size_t rank = 1;
   bool antithetic = true;
-  ShapingOptions shaping;
+  ShapingOptions shaping{};
   Fitness fitness = Fitness::loss;
 };
 
