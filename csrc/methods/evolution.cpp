@@ -66,10 +66,7 @@ void check_options(const EvolutionOptions& es, const Network& network) {
 
 Evolution::Evolution(Network& network, const TrainerOptions& options,
                      const EvolutionOptions& evolution)
-    : Trainer(network, options),
-      es_(evolution),
-      n_sides_(evolution.antithetic ? 2 : 1),
-      n_noises_(evolution.population_size / n_sides_) {
+    : Trainer(network, options), es_(evolution), n_noises_(evolution.population_size / n_sides()) {
   check_options(es_, network);
   team_ = threads_for(options.n_threads, static_cast<double>(network.n_params()) *
                                              static_cast<double>(options.batch_size) *
@@ -95,7 +92,7 @@ void Evolution::plan_memory() {
   const std::size_t n_in = layers[0].n_in, per_word = kernels_.depth_per_word;
   tile_rows_ = padded_batch_;
   if (low_rank()) {
-    const std::size_t row_bytes = 2 * n_sides_ * std::max(widest, kPanel) * element_;
+    const std::size_t row_bytes = 2 * n_sides() * std::max(widest, kPanel) * element_;
     const std::size_t n_blocks =
         std::max<std::size_t>(kHiddenBytes / row_bytes / kernels_.tile_rows, 1);
     tile_rows_ = std::min(n_blocks * kernels_.tile_rows, padded_batch_);
@@ -106,7 +103,7 @@ void Evolution::plan_memory() {
     size += round_up(checked_product(n, element), 64);
     return offset;
   };
-  for (std::size_t side = 0; side < n_sides_; ++side) {
+  for (std::size_t side = 0; side < n_sides(); ++side) {
     for (std::size_t i = 0; i < 2; ++i)
       layout_.h[i][side] = place(checked_product(tile_rows_, widest), element_);
     layout_.logits[side] = place(checked_product(tile_rows_, padded(layers.size() - 1)), 4);
@@ -123,12 +120,12 @@ void Evolution::plan_memory() {
       factors_.push_back({right, left, bias});
       right += es_.rank * padded(l);
       if (!is_output(l)) left += es_.rank * padded(l);
-      bias += n_sides_ * padded(l);
+      bias += n_sides() * padded(l);
     }
     layout_.right = place(right, 4);
     layout_.left = place(left, 4);
     layout_.bias = place(bias, 4);
-    for (std::size_t side = 0; side < n_sides_; ++side) {
+    for (std::size_t side = 0; side < n_sides(); ++side) {
       layout_.factors[side] = place(checked_product(tile_rows_, es_.rank), 4);
       layout_.sums[side] = place(checked_product(tile_rows_, es_.rank, product::kSumLanes), 4);
     }
@@ -243,7 +240,7 @@ void Evolution::evaluate(std::size_t first_member, std::size_t n_members, float*
   outputs_ = {out, first_member, n_members, logits};
   Outside phases;
   if (!has_base_) phases.add(base_plan());
-  phases.add(member_plan(first_member / n_sides_, divide_up(first_member + n_members, n_sides_)));
+  phases.add(member_plan(first_member / n_sides(), divide_up(first_member + n_members, n_sides())));
   run_phases(team_, phases, scratch());
   has_base_ = true;
   outputs_ = {};

@@ -117,6 +117,7 @@ class Evolution final : public Trainer {
     return static_cast<const Evolution&>(*stage(self).trainer);
   }
 
+  std::size_t n_sides() const { return es_.antithetic ? 2 : 1; }  // members that share noise
   bool low_rank() const { return es_.perturbation == NoiseKind::low_rank; }
   bool bf16() const { return element_ == 2; }
   bool is_output(std::size_t layer) const { return layer + 1 == n_layers(); }
@@ -177,7 +178,7 @@ class Evolution final : public Trainer {
 
   EvolutionOptions es_;
   const Stage self_stage_{this, 0};
-  std::size_t n_sides_, n_noises_;
+  std::size_t n_noises_;
   float std_ = 0;          // of this epoch
   std::size_t group_ = 1;  // noises of a tile of low rank
   std::size_t tile_rows_;  // of a low-rank tile's activations

@@ -102,18 +102,18 @@ void Evolution::full_noise_panel(std::size_t layer, std::size_t panel, std::size
     of_weights.n_rows = y.n_in;
     if (of_weights.n_columns < kPanel)
       for (float* side : w) std::fill_n(side, y.n_in * kPanel, 0.0f);
-    random::perturb_block(w[0], n_sides_ == 2 ? w[1] : nullptr, kPanel,
+    random::perturb_block(w[0], n_sides() == 2 ? w[1] : nullptr, kPanel,
                           network_.parameters() + y.weights + panel * y.panel_size(), kPanel, std_,
                           of_weights);
-    for (std::size_t side = 0; side < n_sides_; ++side)
+    for (std::size_t side = 0; side < n_sides(); ++side)
       (output ? kernels_.forward_f32 : kernels_.forward)({.x = {input(side), in_stride, depth, 0},
-                                                          .panel = w[side],
+                                                          .panel = side == 0 ? w[0] : w[1],
                                                           .next_panel = nullptr,
                                                           .depth = depth,
                                                           .blocks = rows.data(),
                                                           .n_blocks = rows.size(),
                                                           .n_columns = columns_of(layer, panel),
-                                                          .bias = bias[side],
+                                                          .bias = side == 0 ? bias[0] : bias[1],
                                                           .scale = 1,
                                                           .activation = activation,
                                                           .h = h(side),
@@ -122,20 +122,21 @@ void Evolution::full_noise_panel(std::size_t layer, std::size_t panel, std::size
                                                           .preactivation_stride = 0});
     return;
   }
-  product::PerturbedArgs args{.x = {input(0), in_stride, depth, 0},
-                              .panel = draw_panel(layer, panel, noise, worker),
-                              .depth = depth,
-                              .blocks = rows.data(),
-                              .n_blocks = rows.size(),
-                              .n_columns = columns_of(layer, panel),
-                              .base = base_.data() + panel * kPanel,
-                              .base_stride = base_stride(),
-                              .scale = x_scale,
-                              .sides = {{std_ * x_scale, bias[0], h(0)},
-                                        {-std_ * x_scale, bias[1], n_sides_ == 2 ? h(1) : nullptr}},
-                              .n_sides = n_sides_,
-                              .activation = activation,
-                              .h_stride = stride};
+  product::PerturbedArgs args{
+      .x = {input(0), in_stride, depth, 0},
+      .panel = draw_panel(layer, panel, noise, worker),
+      .depth = depth,
+      .blocks = rows.data(),
+      .n_blocks = rows.size(),
+      .n_columns = columns_of(layer, panel),
+      .base = base_.data() + panel * kPanel,
+      .base_stride = base_stride(),
+      .scale = x_scale,
+      .sides = {{std_ * x_scale, bias[0], h(0)},
+                {-std_ * x_scale, bias[1], n_sides() == 2 ? h(1) : nullptr}},
+      .n_sides = n_sides(),
+      .activation = activation,
+      .h_stride = stride};
   const auto perturbed = output ? kernels_.perturbed_f32 : kernels_.perturbed;
   if (layer == 0) return perturbed(args);
   // bf16: h W of either side, and std (h eps) beside it.
@@ -143,7 +144,7 @@ void Evolution::full_noise_panel(std::size_t layer, std::size_t panel, std::size
   args.base = product;
   args.base_stride = kPanel;
   args.n_sides = 1;
-  for (std::size_t side = 0; side < n_sides_; ++side) {
+  for (std::size_t side = 0; side < n_sides(); ++side) {
     args.x.data = input(side);
     if (side == 1) args.sides[0] = args.sides[1];
     kernels_.store({.a = args.x,
@@ -177,7 +178,7 @@ void Evolution::shared_products(std::size_t first, std::size_t n, const Worker& 
   const std::size_t depth = divide_up(n_in, kernels_.depth_per_word);
   float* left = at<float>(worker, layout_.noise);
   auto* narrow = at<std::uint16_t>(worker, layout_.panel[1]);
-  void* panel = at<void*>(worker, layout_.panel[0]);
+  void* panel = at<char>(worker, layout_.panel[0]);
   for (std::size_t i = 0; i < n; ++i)
     random::matrix_block(left + i * es_.rank * n_in, n_in, random::Distribution::normal, 1,
                          options_.seed, counter(Purpose::noise, 0, first + i), n_in, 0, es_.rank, 0,
@@ -223,10 +224,10 @@ void Evolution::draw_factors(std::size_t noise, const Worker& worker) const {
       draw(at<float>(worker, layout_.left) + factors_[l].left, Purpose::noise, 2 * (l + 1),
            y.n_out);
     float* bias = at<float>(worker, layout_.bias) + factors_[l].bias;
-    std::fill_n(bias, n_sides_ * padded(l), 0.0f);
+    std::fill_n(bias, n_sides() * padded(l), 0.0f);
     random::NoiseWindow all = window(2 * l + 1, noise, y.n_out, 0);
     all.n_columns = y.n_out;
-    random::perturb_block(bias, n_sides_ == 2 ? bias + padded(l) : nullptr, padded(l),
+    random::perturb_block(bias, n_sides() == 2 ? bias + padded(l) : nullptr, padded(l),
                           network_.parameters() + y.biases, padded(l), std_, all);
   }
 }
@@ -238,7 +239,7 @@ void Evolution::low_rank_rows(std::size_t noise, std::size_t in_group, std::size
   const float scale = std_ / std::sqrt(static_cast<float>(es_.rank));
   const float* z = at<float>(worker, layout_.z) + row * z_stride + in_group * es_.rank;
   for (std::size_t l = 0; l < n_layers(); ++l) {
-    for (std::size_t side = 0; side < n_sides_; ++side) {
+    for (std::size_t side = 0; side < n_sides(); ++side) {
       const float signed_scale = side == 0 ? scale : -scale;
       float* factors = at<float>(worker, layout_.factors[side]);
       if (l > 0) {
@@ -253,7 +254,7 @@ void Evolution::low_rank_rows(std::size_t noise, std::size_t in_group, std::size
           factors[i * es_.rank + q] = signed_scale * data().x.scale * z[i * z_stride + q];
     }
     for (std::size_t p = 0; p < network_.layers()[l].n_panels; ++p)
-      for (std::size_t side = 0; side < n_sides_; ++side)
+      for (std::size_t side = 0; side < n_sides(); ++side)
         low_rank_panel(l, p, side, row, n_rows, worker);
   }
   finish_rows(noise, row, n_rows, worker);
@@ -299,10 +300,10 @@ void Evolution::low_rank_panel(std::size_t layer, std::size_t panel, std::size_t
 // The logits of some rows: their losses, or what evaluate() was asked for.
 void Evolution::finish_rows(std::size_t noise, std::size_t row, std::size_t n_rows,
                             const Worker& worker) const {
-  for (std::size_t side = 0; side < n_sides_; ++side) {
+  for (std::size_t side = 0; side < n_sides(); ++side) {
     const float* from = logits(side, worker);
     const std::size_t stride = tile_rows_ * kPanel;
-    const std::size_t member = noise * n_sides_ + side;
+    const std::size_t member = noise * n_sides() + side;
     float* row_loss = at<float>(worker, layout_.row_loss[side]) + row;
     if (outputs_.out != nullptr) {
       const std::size_t index = member - outputs_.first_member;  // wraps around before the first
@@ -358,11 +359,11 @@ float Evolution::is_right(const float* row, std::size_t panel_stride, std::size_
 void Evolution::finish_member(std::size_t noise, const Worker& worker) const {
   if (outputs_.out != nullptr) return;
   const double sign = es_.fitness == Fitness::loss ? -1 : 1;
-  for (std::size_t side = 0; side < n_sides_; ++side) {
+  for (std::size_t side = 0; side < n_sides(); ++side) {
     const float* row_loss = at<float>(worker, layout_.row_loss[side]);
     double sum = 0;
     for (std::size_t i = 0; i < n_; ++i) sum += static_cast<double>(row_loss[i]);
-    fitness_[noise * n_sides_ + side] = batch_weight_ > 0 ? sign * sum / batch_weight_ : 0;
+    fitness_[noise * n_sides() + side] = batch_weight_ > 0 ? sign * sum / batch_weight_ : 0;
   }
 }
 

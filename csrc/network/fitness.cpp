@@ -86,7 +86,7 @@ void group_scores(std::span<double> u, std::span<const double> f, std::size_t gr
 void pair_scores(std::span<double> u, std::span<const double> f, double tiny) {
   double sum = 0;
   for (std::size_t i = 0; i < f.size(); i += 2) sum += square(f[i] - f[i + 1]);
-  const double root = std::sqrt(sum / static_cast<double>(f.size() / 2) + tiny);
+  const double root = std::sqrt(2 * sum / static_cast<double>(f.size()) + tiny);
   for (std::size_t i = 0; i < f.size(); i += 2) {
     const double half = ratio(f[i] - f[i + 1], 2 * root);
     u[i] = half;

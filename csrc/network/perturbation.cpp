@@ -292,7 +292,7 @@ void perturbation_gradient(float* out, std::size_t n_params, std::span<const dou
     random::accumulate_noise(out + tile.offset(), tile.stride(), window_of(tile, noise, 0),
                              sum.members, sum.weights);
   });
-  if (noise.kind != NoiseKind::low_rank) return;
+  if (noise.kind != NoiseKind::low_rank || out == nullptr) return;
   std::size_t offset = 0;
   for (std::size_t t = 0; t < shapes.size(); ++t) {
     const std::size_t size = shapes[t].rows * shapes[t].columns;

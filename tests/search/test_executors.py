@@ -103,6 +103,7 @@ def test_processes(replays, monkeypatch):
             assert_same(run(method=method), run(executor, method, chunk_size=2))
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # JAX's, of forking
 def test_forked_processes():
     context = multiprocessing.get_context("fork")
     with warnings.catch_warnings():
