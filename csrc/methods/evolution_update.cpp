@@ -15,7 +15,7 @@ using random::Purpose;
 namespace {
 
 constexpr std::size_t kFullRows = 64;      // of W in a tile of full noise: 8 KB
-constexpr std::size_t kLowRankRows = 112;  // of W in a tile of low rank, all columns
+constexpr std::size_t kLowRankRows = 224;  // of W in a tile of low rank, all columns
 constexpr std::size_t kFactorRows = 64;    // left and right factors that a tile draws at a time
 constexpr double kProbeRate = 1024;        // of the probe's step: its gradient is not lost in theta
 
@@ -40,7 +40,7 @@ void Evolution::plan_update() {
   gradient_floats_ = std::max((low_rank() ? kLowRankRows : kFullRows), std::size_t{1}) * kPanel;
   if (low_rank()) gradient_floats_ = checked_product(gradient_floats_, widest);
   gradient_floats_ = std::max(gradient_floats_, widest * kPanel);
-  const std::size_t factors = low_rank() ? depth * (2 * kLowRankRows + kPanel) : 0;
+  const std::size_t factors = low_rank() ? depth * (2 * kLowRankRows + (widest + 1) * kPanel) : 0;
   scratch_size_ = std::max(scratch_size_, checked_product(gradient_floats_ + factors, 4));
 }
 
@@ -134,6 +134,7 @@ void Evolution::low_rank_gradient(const UpdateTile& tile, float* gradient,
   float* left = at<float>(worker, 4 * gradient_floats_);
   float* packed = left + factor_rows * kLowRankRows;
   float* right = packed + factor_rows * kLowRankRows;
+  float* right_panels = right + factor_rows * padded(tile.layer);
   const std::vector<product::RowBlock>& rows = blocks(tile.n_rows);
   for (std::size_t first = 0; first < n_noises_; first += at_once) {
     const std::size_t n = std::min(at_once, n_noises_ - first);
@@ -147,16 +148,21 @@ void Evolution::low_rank_gradient(const UpdateTile& tile, float* gradient,
                       .depth = n * rank,
                       .blocks = rows.data(),
                       .n_blocks = rows.size()});
+    for (std::size_t i = 0; i < n; ++i)
+      random::matrix_block(right + i * rank * y.n_out, y.n_out, random::Distribution::normal,
+                           weights_[first + i], options_.seed,
+                           counter(Purpose::noise_right, 2 * tile.layer, first + i), y.n_out, 0,
+                           rank, 0, y.n_out);
     for (std::size_t p = 0; p < y.n_panels; ++p) {
-      if (columns_of(tile.layer, p) < kPanel) std::fill_n(right, n * rank * kPanel, 0.0f);
-      for (std::size_t i = 0; i < n; ++i)
-        random::matrix_block(right + i * rank * kPanel, kPanel, random::Distribution::normal,
-                             weights_[first + i], options_.seed,
-                             counter(Purpose::noise_right, 2 * tile.layer, first + i), y.n_out, 0,
-                             rank, p * kPanel, columns_of(tile.layer, p));
+      f32.pack_panel({.dst = right_panels,
+                      .src = right + p * kPanel,
+                      .depth_stride = y.n_out,
+                      .column_stride = 1,
+                      .depth = n * rank,
+                      .n_columns = columns_of(tile.layer, p)});
       f32.store({.a = {},
                  .packed = packed,
-                 .panel = right,
+                 .panel = right_panels,
                  .depth = n * rank,
                  .blocks = rows.data(),
                  .n_blocks = rows.size(),
