@@ -127,6 +127,22 @@ def perturbation_gradient(
     first_member: int = 0,
     n_threads: int = 0,
 ) -> None: ...
+def low_rank_forward(
+    x: _F32,
+    weights: _F32,
+    bias: _F32 | None,
+    out: _F32,
+    n_members: int,
+    std: float,
+    seed: int,
+    generation: int = 0,
+    antithetic: bool = False,
+    rank: int = 1,
+    tensor: int = 0,
+    first_member: int = 0,
+    activation: str = "identity",
+    n_threads: int = 0,
+) -> None: ...
 def fitness_shaping(
     fitness: NDArray[np.float64],
     out: NDArray[np.float64],

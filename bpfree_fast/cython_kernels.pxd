@@ -175,5 +175,8 @@ cdef int perturb(float* out, const float* theta, const uint32_t* members, size_t
 cdef int perturbation_gradient(float* out, const double* utilities, uint64_t first_member,
         size_t n_members, size_t n_params, const Shape* shapes, size_t n_shapes,
         const Noise* noise, int n_threads) noexcept nogil
+cdef int low_rank_forward(float* h, const float* x, int shared_x, const float* W, const float* b,
+        uint64_t first_member, size_t n_members, size_t batch, size_t n_in, size_t n_out,
+        double std, size_t tensor, int activation, const Noise* noise, int n_threads) noexcept nogil
 cdef int fitness_shaping(double* utilities, size_t* n_lost, const double* fitness,
         size_t n_members, int maximize, int kind, size_t top_k, size_t group_size) noexcept nogil

@@ -86,6 +86,10 @@ cdef extern from "bpfree/bpfree.h" nogil:
     bpfree_status bpfree_perturbation_gradient(float* out, const double* utilities,
         uint64_t first_member, size_t n_members, size_t n_params, const bpfree_shape* shapes,
         size_t n_shapes, const bpfree_noise* noise, int n_threads)
+    bpfree_status bpfree_low_rank_forward(float* h, const float* x, int shared_x, const float* W,
+        const float* b, uint64_t first_member, size_t n_members, size_t batch, size_t n_in,
+        size_t n_out, double std, size_t tensor, bpfree_activation activation,
+        const bpfree_noise* noise, int n_threads)
     bpfree_status bpfree_fitness_shaping(double* utilities, size_t* n_lost, const double* fitness,
         size_t n_members, int maximize, bpfree_shaping kind, size_t top_k, size_t group_size)
 
@@ -242,6 +246,14 @@ cdef int perturbation_gradient(float* out, const double* utilities, uint64_t fir
         const Noise* noise, int n_threads) noexcept nogil:
     return bpfree_perturbation_gradient(out, utilities, first_member, n_members, n_params,
         <const bpfree_shape*>shapes, n_shapes, <const bpfree_noise*>noise, n_threads)
+
+
+cdef int low_rank_forward(float* h, const float* x, int shared_x, const float* W, const float* b,
+        uint64_t first_member, size_t n_members, size_t batch, size_t n_in, size_t n_out,
+        double std, size_t tensor, int activation, const Noise* noise,
+        int n_threads) noexcept nogil:
+    return bpfree_low_rank_forward(h, x, shared_x, W, b, first_member, n_members, batch, n_in,
+        n_out, std, tensor, <bpfree_activation>activation, <const bpfree_noise*>noise, n_threads)
 
 
 cdef int fitness_shaping(double* utilities, size_t* n_lost, const double* fitness,

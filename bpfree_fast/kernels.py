@@ -29,6 +29,7 @@ from ._arrays import (
 )
 from ._goodness import forward_forward_update, goodness
 from ._local_loss import local_loss_update
+from ._low_rank import low_rank_forward
 from ._optimizer import SOLVERS, optimizer_keywords
 from ._perturbation import fitness_shaping, perturb, perturbation_gradient
 from ._random import normal, random_bits, sign, uniform
@@ -43,6 +44,7 @@ __all__ = [
     "forward_forward_update",
     "goodness",
     "local_loss_update",
+    "low_rank_forward",
     "normal",
     "perturb",
     "perturbation_gradient",

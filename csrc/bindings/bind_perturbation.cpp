@@ -5,6 +5,7 @@
 
 #include "bindings/layer_arguments.h"
 #include "network/fitness.h"
+#include "network/low_rank.h"
 #include "network/perturbation.h"
 
 namespace bpfree::bindings {
@@ -69,6 +70,47 @@ void bound_perturbation_gradient(const py::array& utilities, py::array out, std:
   perturbation_gradient(gradient, n_params, weights, first_member, tensors, noise, n_threads);
 }
 
+// A float32 matrix for each member, one after the other; kAny: as many rows as there are.
+const float* stacked(const char* name, const py::array& a, std::size_t n_members, std::size_t rows,
+                     std::size_t columns) {
+  const auto is = [&](int axis, std::size_t n) {
+    return n == kAny || static_cast<std::size_t>(a.shape(axis)) == n;
+  };
+  if (!py::isinstance<py::array_t<float>>(a) || a.ndim() != 3 ||
+      (a.flags() & py::array::c_style) == 0 || !is(0, n_members) || !is(1, rows) || !is(2, columns))
+    fail(std::string(name) + " is " + describe(a) +
+         ", expected a C-contiguous float32 array of shape (" + std::to_string(n_members) + ", " +
+         (rows == kAny ? "n" : std::to_string(rows)) + ", " + std::to_string(columns) + ")");
+  return static_cast<const float*>(a.data());
+}
+
+void bound_low_rank_forward(const py::array& x, const py::array& weights,
+                            const std::optional<py::array>& bias, py::array out,
+                            std::size_t n_members, double std, std::uint64_t seed,
+                            std::uint32_t generation, bool antithetic, std::size_t rank,
+                            std::size_t tensor, std::uint64_t first_member,
+                            const std::string& activation, int n_threads) {
+  const auto matrix = input("W", weights, kAny, kAny);
+  const bool shared = x.ndim() != 3;
+  const float* rows = shared ? input("x", x, kAny, matrix.rows).data
+                             : stacked("x", x, n_members, kAny, matrix.rows);
+  const auto batch = static_cast<std::size_t>(x.shape(shared ? 0 : 1));
+  stacked("out", out, n_members, batch, matrix.columns);
+  if (!out.writeable()) fail("out is read-only, expected an array that can be written to");
+  const PopulationLayer layer{
+      .weights = matrix,
+      .bias = bias ? checked<float>("b", *bias, matrix.columns, 0) : nullptr,
+      .activation = activation_named(activation),
+      .std = static_cast<float>(std),
+      .tensor = tensor,
+      .first_member = first_member,
+      .n_members = n_members};
+  const NoiseOptions noise{NoiseKind::low_rank, seed, generation, antithetic, rank};
+  auto* h = static_cast<float*>(out.mutable_data());
+  const py::gil_scoped_release release;
+  low_rank_forward(h, rows, shared, batch, layer, noise, n_threads);
+}
+
 std::size_t bound_fitness_shaping(const py::array& fitness, py::array out, bool maximize,
                                   const std::string& kind, std::size_t top_k,
                                   std::size_t group_size) {
@@ -97,6 +139,12 @@ void bind_perturbation(py::module_& m) {
         py::arg("shapes") = py::none(), py::arg("antithetic") = false, py::arg("rank") = 1,
         py::arg("first_member") = 0, py::arg("n_threads") = 0,
         "out = sum of utilities[i] * noise of member first_member + i.");
+  m.def("low_rank_forward", &bound_low_rank_forward, py::arg("x"), py::arg("weights"),
+        py::arg("bias").none(true), py::arg("out"), py::arg("n_members"), py::arg("std"),
+        py::arg("seed"), py::arg("generation") = 0, py::arg("antithetic") = false,
+        py::arg("rank") = 1, py::arg("tensor") = 0, py::arg("first_member") = 0,
+        py::arg("activation") = "identity", py::arg("n_threads") = 0,
+        "out[i] = f(x W + b) with the noise of member first_member + i on W and b.");
   m.def("fitness_shaping", &bound_fitness_shaping, py::arg("fitness"), py::arg("out"),
         py::arg("maximize"), py::arg("kind") = "centered_rank", py::arg("top_k") = 0,
         py::arg("group_size") = 0,

@@ -6,6 +6,7 @@
 #include "base/buffer.h"
 #include "capi/safe_call.h"
 #include "network/fitness.h"
+#include "network/low_rank.h"
 #include "network/perturbation.h"
 
 namespace bpfree::capi {
@@ -77,6 +78,25 @@ bpfree_status bpfree_perturbation_gradient(float* out, const double* utilities,
     const std::span<const double> u(pointer("utilities", utilities, n_members), n_members);
     perturbation_gradient(pointer("out", out, n_params), n_params, u, first_member, tensors,
                           options, n_threads);
+  });
+}
+
+bpfree_status bpfree_low_rank_forward(float* h, const float* x, int shared_x, const float* W,
+                                      const float* b, uint64_t first_member, size_t n_members,
+                                      size_t batch, size_t n_in, size_t n_out, double std,
+                                      size_t tensor, bpfree_activation activation,
+                                      const bpfree_noise* noise, int n_threads) {
+  return safe_call([&] {
+    const PopulationLayer layer{
+        .weights = {pointer("W", W, checked_product(n_in, n_out)), n_in, n_out, n_out},
+        .bias = b,
+        .activation =
+            enumerator<formulas::Activation>("activation", activation, BPFREE_SIGN_ACTIVATION),
+        .std = static_cast<float>(std),
+        .tensor = tensor,
+        .first_member = first_member,
+        .n_members = n_members};
+    low_rank_forward(h, x, shared_x != 0, batch, layer, noise_of(noise), n_threads);
   });
 }
 

@@ -402,6 +402,7 @@ struct Kernels {
   void (*output)(const OutputArgs&);
   void (*row_loss)(const RowLossArgs&);
   void (*factors)(const FactorsArgs&);
+  void (*row_dots)(const RowDotsArgs&);
   void (*similarity)(const SimilarityArgs&);
   void (*moments)(const MomentsArgs&);
   // Writes the bf16 shadows of a panel [n_in][32] that was set from outside.

@@ -205,6 +205,40 @@ struct PerturbedRows {
     for (std::size_t i = 0; i < args.n; ++i)
       args.factors[i] = args.scale * V::load(args.sums + i * kSumLanes).reduce_add();
   }
+
+  // Four rows share the loads of a left factor; a row's sum does not depend on which.
+  static void row_dots(const RowDotsArgs& args) {
+    std::size_t i = 0;
+    for (; i + 4 <= args.n_rows; i += 4) dots<4>(args, i);
+    for (; i < args.n_rows; ++i) dots<1>(args, i);
+  }
+
+ private:
+  template <std::size_t kRows>
+  [[gnu::always_inline]] static void dots(const RowDotsArgs& args, std::size_t row) {
+    const float* x = args.x + row * args.x_stride;
+    for (std::size_t q = 0; q < args.rank; ++q) {
+      const float* left = args.left + q * args.left_stride;
+      V sums[kRows];
+      for (V& sum : sums) sum = V::zero();
+      std::size_t j = 0;
+      for (; j + V::N <= args.n_in; j += V::N) {
+        const V a = V::load(left + j);
+#pragma GCC unroll 4
+        for (std::size_t i = 0; i < kRows; ++i)
+          sums[i] = V::mul_add(V::load(x + i * args.x_stride + j), a, sums[i]);
+      }
+      if (j < args.n_in) {
+        const V a = V::load_partial(left + j, args.n_in - j);
+#pragma GCC unroll 4
+        for (std::size_t i = 0; i < kRows; ++i)
+          sums[i] =
+              V::mul_add(V::load_partial(x + i * args.x_stride + j, args.n_in - j), a, sums[i]);
+      }
+      for (std::size_t i = 0; i < kRows; ++i)
+        args.factors[(row + i) * args.rank + q] = args.scale * sums[i].reduce_add();
+    }
+  }
 };
 
 // Softmax needs of a row only its sum of exponentials; the logarithms are taken of a vector of rows.

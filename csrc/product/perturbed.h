@@ -71,6 +71,19 @@ struct FactorsArgs {
   float scale;
 };
 
+// factors_iq = scale x_i left_q, where no layer below has made the sums.
+struct RowDotsArgs {
+  float* factors;  // [n_rows][rank]
+  const float* x;
+  std::size_t x_stride;
+  std::size_t n_rows;
+  std::size_t n_in;
+  const float* left;
+  std::size_t left_stride;
+  std::size_t rank;
+  float scale;
+};
+
 // The loss of some rows, without what would be sent back. Logits as in LossArgs, and left alone.
 struct RowLossArgs {
   formulas::Loss loss;

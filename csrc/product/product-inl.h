@@ -298,6 +298,7 @@ Kernels make_kernels() {
       .output = OutputRows<Isa>::output,
       .row_loss = RowLoss<Isa>::run,
       .factors = PerturbedRows<Isa>::factors,
+      .row_dots = PerturbedRows<Isa>::row_dots,
       .similarity = SimilarityRows<Isa>::run,
       .moments = ColumnMoments<Isa>::run,
       .make_shadows = Elementwise<Isa>::make_shadows,

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-3-Clause
-// Populations through the C interface, on arrays of exactly their size: members against their noise, sums against members, for
-// shapes around vectors, panels, blocks and tiles.
+// Populations through the C interface, on arrays of exactly their size: members against their noise, sums and layers against
+// members, for shapes around vectors, panels, blocks and tiles.
 
 #include <array>
 #include <cmath>
@@ -70,6 +70,55 @@ void check_population(const Shapes& shapes, bpfree_noise noise, std::size_t n_me
   }
 }
 
+// A layer of the population against the dense layer of each member, and its own sums for any number of threads.
+void check_layer(std::size_t batch, std::size_t n_in, std::size_t n_out, bool shared,
+                 bpfree_noise noise) {
+  constexpr std::size_t kMembers = 5;
+  const std::array<bpfree_shape, 2> shapes = {{{2, {n_in, n_out}}, {1, {n_out, 0}}}};
+  const std::size_t size = n_in * n_out + n_out, outputs = batch * n_out;
+  Numbers numbers(size + batch);
+  const std::vector<float> theta = numbers.floats(size);
+  const std::vector<float> x = numbers.floats((shared ? 1 : kMembers) * batch * n_in);
+  const std::vector<std::uint32_t> members = {3, 4, 5, 6, 7};
+  std::vector<float> thetas(kMembers * size), h(kMembers * outputs), again(kMembers * outputs),
+      expected(outputs);
+  noise.kind = BPFREE_LOW_RANK;
+  check(bpfree_perturb(thetas.data(), theta.data(), members.data(), kMembers, size, 0.5,
+                       shapes.data(), 2, &noise, 1) == BPFREE_OK,
+        bpfree_last_error());
+  for (const int n_threads : {1, 3}) {
+    check(bpfree_low_rank_forward(again.data(), x.data(), shared ? 1 : 0, theta.data(),
+                                  theta.data() + n_in * n_out, members[0], kMembers, batch, n_in,
+                                  n_out, 0.5, 0, BPFREE_IDENTITY, &noise, n_threads) == BPFREE_OK,
+          bpfree_last_error());
+    if (n_threads > 1) check(again == h, "the number of threads changed a layer");
+    h = again;
+  }
+  for (std::size_t i = 0; i < kMembers; ++i) {
+    const float* W = thetas.data() + i * size;
+    check(bpfree_dense_forward(expected.data(), nullptr, x.data() + (shared ? 0 : i * batch * n_in),
+                               W, W + n_in * n_out, batch, n_in, n_out, BPFREE_IDENTITY,
+                               1) == BPFREE_OK,
+          bpfree_last_error());
+    for (std::size_t j = 0; j < outputs; ++j)
+      check(std::abs(h[i * outputs + j] - expected[j]) <= 1e-4f * static_cast<float>(n_in + 1),
+            "a member's layer is its dense one");
+  }
+}
+
+void layers(bpfree_noise noise) {
+  constexpr std::array<std::array<std::size_t, 3>, 5> kShapes = {
+      {{1, 1, 1}, {5, 7, 33}, {2, 512, 32}, {33, 31, 65}, {3, 0, 2}}};
+  for (const auto& [batch, n_in, n_out] : kShapes)
+    for (const std::size_t rank : {1, 3})
+      for (const int antithetic : {0, 1})
+        for (const bool shared : {false, true}) {
+          noise.rank = rank;
+          noise.antithetic = antithetic;
+          check_layer(batch, n_in, n_out, shared, noise);
+        }
+}
+
 void refusals() {
   std::vector<float> out(4, 7.0f);
   const std::vector<float> theta(4);
@@ -94,6 +143,16 @@ void refusals() {
   check(bpfree_perturbation_gradient(out.data(), u.data(), 0, 2, 4, nullptr, 0, nullptr, 1) ==
             BPFREE_INVALID_ARGUMENT,
         "no noise");
+  const auto forward = [&](std::size_t rank, std::uint64_t first_member, std::size_t tensor) {
+    noise.rank = rank;
+    return bpfree_low_rank_forward(out.data(), theta.data(), 1, theta.data(), nullptr, first_member,
+                                   2, 2, 2, 1, 1, tensor, BPFREE_RELU, &noise, 1);
+  };
+  check(forward(0, 0, 0) == BPFREE_INVALID_ARGUMENT, "rank 0");
+  check(forward(1, 0xffffffff, 0) == BPFREE_INVALID_ARGUMENT, "members beyond the last");
+  check(forward(1, 0, 0xffffff) == BPFREE_INVALID_ARGUMENT, "no tensor for the biases");
+  noise.kind = BPFREE_GAUSSIAN;
+  check(forward(1, 0, 0) == BPFREE_INVALID_ARGUMENT, "noise of another kind");
   check(out == std::vector<float>(4, 7.0f), "a refusal changes nothing");
 }
 
@@ -131,6 +190,7 @@ void test_perturbation() {
           noise.generation = 5;
           check_population(shapes, noise, n_members);
         }
+  layers(noise);
   refusals();
   shaping();
 }

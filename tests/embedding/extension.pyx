@@ -140,6 +140,21 @@ def evolution(
     return lost
 
 
+def population(
+    float[:, :, ::1] h, const float[:, :, ::1] x, const float[:, ::1] W, const float[::1] b,
+):
+    """A layer of members 2, 3, ..., each with rows of its own."""
+    cdef size_t n_members = h.shape[0], batch = x.shape[1], n_in = W.shape[0], n_out = W.shape[1]
+    cdef kernels.Noise noise
+    with nogil:
+        check(kernels.noise_init(&noise, 9))
+        noise.kind = kernels.LOW_RANK
+        noise.antithetic = 1
+        check(kernels.low_rank_forward(
+            &h[0, 0, 0], &x[0, 0, 0], 0, &W[0, 0], &b[0], 2, n_members, batch, n_in, n_out, 0.5, 0,
+            kernels.RELU, &noise, 0))
+
+
 def refuse():
     cdef float x = 1
     cdef int status = normal_f32(&x, 1, 0, 0, 0, -3)

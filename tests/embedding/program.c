@@ -66,6 +66,8 @@ static void refusals(void) {
   printf("error %s\n", bpfree_last_error());
   printf("status %d\n", (int)bpfree_fitness_shaping(nan, NULL, nan, 1, 1, BPFREE_Z_SCORE, 0, 0));
   printf("error %s\n", bpfree_last_error());
+  printf("status %d\n", (int)bpfree_low_rank_forward(two, one, 1, one, NULL, 0, 2, 1, 1, 1, 0.5, 0, BPFREE_RELU, &noise, 0));
+  printf("error %s\n", bpfree_last_error());
   printf("unchanged %g %g\n", two[0], two[1]);
 }
 
@@ -92,7 +94,7 @@ int main(void) {
   bpfree_noise noise;
   bpfree_shape shapes[2] = {{2, {kIn, kHidden}}, {1, {kHidden}}};
   uint32_t members[1] = {5};
-  float theta[(kIn + 1) * kHidden], gradient[(kIn + 1) * kHidden];
+  float theta[(kIn + 1) * kHidden], gradient[(kIn + 1) * kHidden], population[2 * kBatch * kHidden];
   double utilities[4], fitness[4] = {1, 3, 3, 2};
   size_t lost = 9;
 
@@ -184,6 +186,10 @@ int main(void) {
   noise.generation = 1;
   check(bpfree_perturbation_gradient(gradient, utilities, 2, 4, (kIn + 1) * kHidden, NULL, 0, &noise, 0));
   print("gradient", gradient, sizeof gradient);
+  noise.kind = BPFREE_LOW_RANK;
+  noise.rank = 2;
+  check(bpfree_low_rank_forward(population, x, 1, W, b, 3, 2, kBatch, kIn, kHidden, 0.5, 4, BPFREE_TANH, &noise, 0));
+  print("population", population, sizeof population);
   refusals();
   return 0;
 }

@@ -81,7 +81,12 @@ def numbers():
     gradient = kernels.perturbation_gradient(
         utilities, theta.size, first_member=2, kind="rademacher", generation=1, **noise
     )
-    return expected | {"member": member, "utilities": utilities, "gradient": gradient}
+    expected |= {"member": member, "utilities": utilities, "gradient": gradient}
+    population = kernels.low_rank_forward(
+        x, W, b, n_members=2, first_member=3, std=0.5, tensor=4, generation=1, rank=2,
+        activation="tanh", **noise,
+    )  # fmt: skip
+    return expected | {"population": population}
 
 
 def check_output(text):
@@ -95,7 +100,7 @@ def check_output(text):
     for name, value in expected.items():
         assert printed[name] == value.tobytes().hex(), name
     assert [value for name, value in lines if name == "status"] == [
-        "1", "1", "1", "1", "3", "1", "1", "1", "1", "1", "1", "1",
+        "1", "1", "1", "1", "3", "1", "1", "1", "1", "1", "1", "1", "1",
     ]  # fmt: skip
     errors = [value for name, value in lines if name == "error"]
     for words, sentence in zip(
@@ -111,6 +116,7 @@ def check_output(text):
             "std is -0.5",
             "1 elements, expected an even number",
             "NaN or infinite for all 1 members",
+            "kind of noise is 0, expected 2 (low_rank)",
         ],
         errors,
         strict=True,

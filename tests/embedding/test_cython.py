@@ -133,6 +133,16 @@ def test_a_generation_of_an_evolution_strategy(extension):
     np.testing.assert_array_equal(gradient, expected)
 
 
+def test_low_rank_forward(extension):
+    W, b = kernels.normal(1, 60).reshape(20, 3), kernels.normal(2, 3)
+    x, h = kernels.normal(3, 320).reshape(4, 4, 20), np.empty((4, 4, 3), np.float32)
+    extension.population(h, x, W, b)
+    expected = kernels.low_rank_forward(
+        x, W, b, seed=9, n_members=4, first_member=2, std=0.5, antithetic=True, activation="relu"
+    )
+    np.testing.assert_array_equal(h, expected)
+
+
 def test_failures_become_exceptions(extension):
     with pytest.raises(ValueError, match="-3"):
         extension.refuse()

@@ -293,6 +293,17 @@ bpfree_status bpfree_perturbation_gradient(float* out, const double* utilities,
                                            const bpfree_shape* shapes, size_t n_shapes,
                                            const bpfree_noise* noise, int n_threads);
 
+// h [n_members, batch, n_out] = f(x W + b) with the noise of each of the members first_member, first_member + 1, ... on W and
+// b, times std: what bpfree_dense_forward() gives with the parameters of bpfree_perturb(), without forming them. noise->kind is
+// BPFREE_LOW_RANK.
+//   x [batch, n_in] for all members where shared_x is not 0, else [n_members, batch, n_in]; W [n_in, n_out], b [n_out] or null
+//   tensor  the number of W among the shapes of all parameters; that of b is the next one
+bpfree_status bpfree_low_rank_forward(float* h, const float* x, int shared_x, const float* W,
+                                      const float* b, uint64_t first_member, size_t n_members,
+                                      size_t batch, size_t n_in, size_t n_out, double std,
+                                      size_t tensor, bpfree_activation activation,
+                                      const bpfree_noise* noise, int n_threads);
+
 // With f the fitness, negated where it is minimised:
 typedef enum bpfree_shaping {
   BPFREE_CENTERED_RANK = 0,  // from -1/2 (worst) to 1/2; ties get the mean of their ranks
