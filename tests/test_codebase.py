@@ -144,6 +144,7 @@ def test_docs_build_without_a_warning(tmp_path):
         "docs/quickstart.md",
         "docs/kernels.md",
         "docs/methods/evolution.md",
+        "docs/methods/evolution_strategy.md",
         "docs/methods/forward_forward.md",
         "docs/methods/local_loss.md",
     ],
