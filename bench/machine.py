@@ -16,7 +16,18 @@ from typing import Any
 
 import numpy as np
 
-PACKAGES = ("bpfree-fast", "numpy", "torch", "jax", "jaxlib", "scikit-learn", "threadpoolctl")
+PACKAGES = (
+    "bpfree-fast",
+    "numpy",
+    "torch",
+    "jax",
+    "jaxlib",
+    "evosax",
+    "evotorch",
+    "cma",
+    "scikit-learn",
+    "threadpoolctl",
+)
 CPU_FLAGS = ("avx2", "fma", "avx512f", "avx512_bf16", "amx_bf16", "asimd", "bf16")
 
 

@@ -14,6 +14,9 @@ from problem import Data
 from rivals.base import Rival
 from rows.evolution import _perturbing_faults
 
+# EvoTorch makes scripts by torch.jit when it is imported.
+pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+
 PROBLEM = EvolutionProblem((16, 12, 10), 64, learning_rate=0.01, population_size=512)
 
 

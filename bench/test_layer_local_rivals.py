@@ -3,15 +3,12 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
 pytest.importorskip("torch", reason="PyTorch is not installed (extra 'bench')")
-sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from answers import CHANGE_TOLERANCE, change_error
 from layer_local_answers import ForwardForwardAnswer, LocalLossAnswer

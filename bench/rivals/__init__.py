@@ -20,6 +20,8 @@ NAMES = (
     "torch_local_loss",
     "evosax_network",
     "evotorch_network",
+    "evosax_search",
+    "pycma_search",
 )
 
 

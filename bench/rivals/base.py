@@ -4,12 +4,14 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from harness import Contestant
 from numpy.typing import NDArray
 from problem import F32, Data, Layers, Problem
+from search_problem import SearchProblem
 
 
 class Trainee(Contestant):
@@ -64,6 +66,50 @@ class Perturbing(Call):
         """One member, copied; `result` is the sum."""
 
 
+class Searcher(Contestant):
+    """A search by ask and tell; a unit is one generation, told losses that were prepared.
+
+    Random losses: the function is nobody's time, and no generation depends on the one before.
+    """
+
+    own_constants: str = ""  # in which its step differs from the papers' that we take
+    rounding: float = 1.0  # of its numbers, in those of float64 members: larger for float32
+    _prepared: Sequence[Any] = ()
+    _turn: int = 0
+
+    @abstractmethod
+    def ask(self) -> Any:
+        """This generation's members [population_size, n_params], in its own kind of array."""
+
+    @abstractmethod
+    def tell(self, losses: Any) -> None:
+        """Step by losses of its own kind, and wait until the step is done."""
+
+    @abstractmethod
+    def own_kind(self, losses: NDArray[np.float64]) -> Any:
+        """Losses as `tell` takes them."""
+
+    @abstractmethod
+    def mean(self) -> NDArray[Any]: ...
+
+    @abstractmethod
+    def deviation(self) -> NDArray[Any] | None:
+        """The members' deviations; None where its constants are its own."""
+
+    def tell_values(self, losses: NDArray[np.float64]) -> None:
+        self.tell(self.own_kind(losses))
+
+    def prepare(self, losses: Sequence[NDArray[np.float64]]) -> None:
+        """Give what generations are told in turn when timed."""
+        self._prepared = [self.own_kind(values) for values in losses]
+
+    def many(self, n: int) -> None:
+        for _ in range(n):
+            self.ask()
+            self._turn = (self._turn + 1) % len(self._prepared)
+            self.tell(self._prepared[self._turn])
+
+
 class Rival:
     """Base of ours and of each rival: they are asked the same questions."""
 
@@ -85,6 +131,9 @@ class Rival:
 
     def perturbing(self, theta: F32, utilities: F32) -> Perturbing:
         raise NotImplementedError(f"{self.name} does not perturb")
+
+    def searcher(self, problem: SearchProblem, *, seed: int = 0) -> Searcher:
+        raise NotImplementedError(f"{self.name} does not search")
 
     def predictor(self, problem: Problem, layers: Layers, x: F32) -> Call:
         raise NotImplementedError(f"{self.name} does not predict")

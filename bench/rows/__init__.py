@@ -13,6 +13,7 @@ from rows import (
     normals,
     predicting,
     products,
+    search,
     steps,
     threads,
 )
@@ -29,6 +30,7 @@ MODULES = (
     local_loss,
     forward_forward,
     evolution,
+    search,
     mnist,
 )
 ROWS: dict[str, Row] = {row.name: row for module in MODULES for row in module.ROWS}

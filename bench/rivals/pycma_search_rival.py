@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""pycma: CMA-ES with a diagonal covariance from the first generation on, tolerances off."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import cma
+import numpy as np
+from numpy.typing import NDArray
+from search_problem import SearchProblem
+
+from rivals.base import Rival, Searcher
+
+# Nothing stops it, and nothing is logged or printed.
+OFF = {
+    "verbose": -9,
+    "verb_log": 0,
+    "tolfun": 0,
+    "tolfunhist": 0,
+    "tolfunrel": 0,
+    "tolx": 0,
+    "tolstagnation": math.inf,
+    "tolflatfitness": math.inf,
+    "tolfacupx": math.inf,
+    "tolconditioncov": math.inf,
+}
+
+
+class PycmaSearcher(Searcher):
+    own_constants = "the step size's damping"
+
+    def __init__(self, name: str, problem: SearchProblem, seed: int, *, negative: bool) -> None:
+        self.name = name
+        options = {
+            "CMA_diagonal": True, "CMA_active": negative, "popsize": problem.population_size,
+            "seed": seed + 1,  # 0 is the clock
+        }  # fmt: skip
+        self._es = cma.CMAEvolutionStrategy(problem.x0(), problem.std, options | OFF)
+        self._x: list[NDArray[np.float64]] = []
+
+    def ask(self) -> list[NDArray[np.float64]]:
+        self._x = self._es.ask()
+        return self._x
+
+    def tell(self, losses: Any) -> None:
+        self._es.tell(self._x, losses)
+
+    def own_kind(self, losses: NDArray[np.float64]) -> list[float]:
+        return losses.tolist()
+
+    def mean(self) -> NDArray[np.float64]:
+        return np.array(self._es.mean)
+
+    def deviation(self) -> None:
+        return None
+
+
+class Pycma(Rival):
+    def __init__(self, name: str, *, negative: bool) -> None:
+        self.name = name
+        self._negative = negative
+
+    def searcher(self, problem: SearchProblem, *, seed: int = 0) -> PycmaSearcher:
+        if problem.method != "sep_cma_es":
+            raise NotImplementedError(f"pycma has no {problem.method}")
+        return PycmaSearcher(self.name, problem, seed, negative=self._negative)
+
+
+# As the paper has it: no negative weights. The default of pycma has them.
+RIVAL = Pycma("pycma diagonal", negative=False)
+VARIANTS = {"negative": Pycma("pycma diagonal, negative weights", negative=True)}
