@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ import rivals
 from numpy.typing import NDArray
 from ours_search import OursSearch
 from rivals.base import Rival, Searcher
+from rows.search import TARGET, evaluations
 from search_answers import search_faults
 from search_problem import SearchProblem
 
@@ -21,7 +23,7 @@ HAVE = {
     "evosax_search": METHODS,
     "pycma_search": ("sep_cma_es",),
     "evosax_search:matrix-rates": ("sep_cma_es",),
-    "pycma_search:negative": ("sep_cma_es",),
+    "pycma_search:default": ("sep_cma_es",),
 }
 
 
@@ -84,6 +86,16 @@ def test_told_prepared_losses(name: str) -> None:
     searcher.many(7)
     assert np.isfinite(searcher.mean()).all()
     assert not np.array_equal(searcher.mean(), problem.x0())
+
+
+def test_evaluations_are_counted_to_the_target_or_the_limit() -> None:
+    problem = SearchProblem("sep_cma_es", "sphere", 20, 16, 1.0)
+    rival = load("ours", "sep_cma_es")
+    count, best = evaluations(rival.searcher(problem), problem, 100_000)
+    assert best < TARGET
+    assert count % 16 == 0
+    fewer, best = evaluations(rival.searcher(problem), problem, count - 16)
+    assert (fewer, best >= TARGET) == (math.inf, True)
 
 
 def test_no_such_method() -> None:

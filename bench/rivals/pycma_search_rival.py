@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from typing import Any
 
 import cma
@@ -12,6 +13,9 @@ from numpy.typing import NDArray
 from search_problem import SearchProblem
 
 from rivals.base import Rival, Searcher
+
+# Of how large steps are in units of a deviation: on stderr in every generation of a bad scaling.
+warnings.filterwarnings("ignore", message="elements of z2", module="cma")
 
 # Nothing stops it, and nothing is logged or printed.
 OFF = {
@@ -29,12 +33,15 @@ OFF = {
 
 
 class PycmaSearcher(Searcher):
-    own_constants = "the step size's damping"
-
-    def __init__(self, name: str, problem: SearchProblem, seed: int, *, negative: bool) -> None:
+    def __init__(
+        self, name: str, problem: SearchProblem, seed: int, options: dict[str, Any]
+    ) -> None:
         self.name = name
-        options = {
-            "CMA_diagonal": True, "CMA_active": negative, "popsize": problem.population_size,
+        self.own_constants = "the covariance's rates and its path's"
+        if not options:
+            self.own_constants += ", negative weights, and in many dimensions the step size's rule"
+        options = options | {
+            "CMA_diagonal": True, "popsize": problem.population_size,
             "seed": seed + 1,  # 0 is the clock
         }  # fmt: skip
         self._es = cma.CMAEvolutionStrategy(problem.x0(), problem.std, options | OFF)
@@ -58,16 +65,19 @@ class PycmaSearcher(Searcher):
 
 
 class Pycma(Rival):
-    def __init__(self, name: str, *, negative: bool) -> None:
+    def __init__(self, name: str, options: dict[str, Any]) -> None:
         self.name = name
-        self._negative = negative
+        self._options = options
 
     def searcher(self, problem: SearchProblem, *, seed: int = 0) -> PycmaSearcher:
         if problem.method != "sep_cma_es":
             raise NotImplementedError(f"pycma has no {problem.method}")
-        return PycmaSearcher(self.name, problem, seed, negative=self._negative)
+        return PycmaSearcher(self.name, problem, seed, self._options)
 
 
-# As the paper has it: no negative weights. The default of pycma has them.
-RIVAL = Pycma("pycma diagonal", negative=False)
-VARIANTS = {"negative": Pycma("pycma diagonal, negative weights", negative=True)}
+# As the paper has it: no negative weights, and the step size from the length of its path. Without
+# being asked pycma has negative weights, and above some hundred parameters takes the step size
+# from two members along the last step instead (TPA).
+PAPER = {"CMA_active": False, "AdaptSigma": cma.sigma_adaptation.CMAAdaptSigmaCSA}
+RIVAL = Pycma("pycma diagonal", PAPER)
+VARIANTS = {"default": Pycma("pycma diagonal, its defaults", {})}

@@ -57,6 +57,8 @@ double cost(std::size_t n_params, std::size_t n_members) {
   return kNumberCost * static_cast<double>(n_params) * static_cast<double>(n_members);
 }
 
+double update_cost(std::size_t n_params) { return kUpdateCost * static_cast<double>(n_params); }
+
 }  // namespace
 
 template <class T>
@@ -88,45 +90,60 @@ void search_members(MatrixView<T> out, const T* mean, const T* scale, T std,
                run);
 }
 
+namespace {
+
+// first and second as in search_sums, of parameters begin.. begin + n, at most a tile.
+template <class T>
+void sum_tile(T* first, T* second, std::span<const T> u, std::span<const T> v,
+              const SearchNoise& noise, std::size_t n_params, std::size_t begin, std::size_t n) {
+  std::fill_n(first, n, T(0));
+  if (second != nullptr) std::fill_n(second, n, T(0));
+  alignas(64) float eps[kSearchTile];
+  const std::size_t n_noises = noise.antithetic ? u.size() / 2 : u.size();
+  for (std::size_t k = 0; k < n_noises; ++k) {
+    const T of_first = noise.antithetic ? u[2 * k] - u[2 * k + 1] : u[k];
+    T of_second = 0;
+    if (second != nullptr) of_second = noise.antithetic ? v[2 * k] + v[2 * k + 1] : v[k];
+    if (of_first == 0 && of_second == 0) continue;  // adds zeros, which change no bit
+    fill_noise(eps, noise, static_cast<std::uint32_t>(k), n_params, begin, n);
+    kernels<T>().sums(first, second, of_first, of_second, eps, n);
+  }
+}
+
+double sums_cost(const SearchNoise& noise, std::size_t n_params, std::size_t n_members) {
+  return cost(n_params, noise.antithetic ? n_members / 2 : n_members);
+}
+
+}  // namespace
+
 template <class T>
 void search_sums(std::span<T> first, T* second, std::span<const T> u, std::span<const T> v,
                  const SearchNoise& noise, int n_threads) {
   assert(second == nullptr || v.size() == u.size());
   assert(!noise.antithetic || u.size() % 2 == 0);
   check_size(noise, first.size());
-  const std::size_t n_noises = noise.antithetic ? u.size() / 2 : u.size();
   const auto run = [&](std::size_t tile, const Worker&) {
     const std::size_t begin = tile * kSearchTile;
     const std::size_t n = std::min(kSearchTile, first.size() - begin);
-    T* squares = second == nullptr ? nullptr : second + begin;
-    std::fill_n(first.data() + begin, n, T(0));
-    if (squares != nullptr) std::fill_n(squares, n, T(0));
-    alignas(64) float eps[kSearchTile];
-    for (std::size_t k = 0; k < n_noises; ++k) {
-      const T of_first = noise.antithetic ? u[2 * k] - u[2 * k + 1] : u[k];
-      T of_second = 0;
-      if (squares != nullptr) of_second = noise.antithetic ? v[2 * k] + v[2 * k + 1] : v[k];
-      if (of_first == 0 && of_second == 0) continue;  // adds zeros, which change no bit
-      fill_noise(eps, noise, static_cast<std::uint32_t>(k), first.size(), begin, n);
-      kernels<T>().sums(first.data() + begin, squares, of_first, of_second, eps, n);
-    }
+    sum_tile(first.data() + begin, second == nullptr ? nullptr : second + begin, u, v, noise,
+             first.size(), begin, n);
   };
   parallel_for(divide_up(first.size(), kSearchTile),
-               threads_for(n_threads, cost(first.size(), n_noises)), run);
+               threads_for(n_threads, sums_cost(noise, first.size(), u.size())), run);
 }
 
 namespace {
 
-// f(begin, end, partial) on each tile; the partials are summed in the order of the tiles.
+// f(begin, end) on each tile; what it gives is summed in the order of the tiles.
 template <class F>
-double sum_over_tiles(std::size_t n_params, int n_threads, const F& f) {
+double sum_over_tiles(std::size_t n_params, double flops, int n_threads, const F& f) {
   const std::size_t n_tiles = divide_up(n_params, kSearchTile);
   Buffer<double> partial(n_tiles);
   const auto run = [&](std::size_t tile, const Worker&) {
     const std::size_t begin = tile * kSearchTile;
     partial[tile] = f(begin, std::min(begin + kSearchTile, n_params));
   };
-  parallel_for(n_tiles, threads_for(n_threads, kUpdateCost * static_cast<double>(n_params)), run);
+  parallel_for(n_tiles, threads_for(n_threads, flops), run);
   return std::accumulate(partial.begin(), partial.end(), 0.0);
 }
 
@@ -135,21 +152,23 @@ double sum_over_tiles(std::size_t n_params, int n_threads, const F& f) {
 double snes_step(std::span<double> mean, double* relative_std, std::span<const double> u,
                  double std, double rate, double std_rate, const SearchNoise& noise,
                  int n_threads) {
-  Buffer<double> z = Buffer<double>::uninitialized(mean.size());
-  Buffer<double> squares = Buffer<double>::uninitialized(mean.size());
-  search_sums<double>({z.data(), mean.size()}, squares.data(), u, u, noise, n_threads);
+  check_size(noise, mean.size());
   const double total = std::accumulate(u.begin(), u.end(), 0.0);
   const auto update = [&](std::size_t begin, std::size_t end) {
+    alignas(64) double z[kSearchTile];
+    alignas(64) double squares[kSearchTile];
+    sum_tile<double>(z, squares, u, u, noise, mean.size(), begin, end - begin);
     double sum = 0;
     for (std::size_t i = begin; i < end; ++i) {
-      const double move = std * relative_std[i] * z[i];
+      const double move = std * relative_std[i] * z[i - begin];
       mean[i] += rate * move;
-      relative_std[i] *= std::exp(0.5 * std_rate * (squares[i] - total));
+      relative_std[i] *= std::exp(0.5 * std_rate * (squares[i - begin] - total));
       sum += move * move + 0 * (mean[i] + relative_std[i]);  // NaN unless these are finite
     }
     return sum;
   };
-  return std::sqrt(sum_over_tiles(mean.size(), n_threads, update));
+  const double flops = sums_cost(noise, mean.size(), u.size()) + update_cost(mean.size());
+  return std::sqrt(sum_over_tiles(mean.size(), flops, n_threads, update));
 }
 
 double sep_cma_step(std::span<double> mean, double* relative_std, double* path_std, double* path,
@@ -158,11 +177,12 @@ double sep_cma_step(std::span<double> mean, double* relative_std, double* path_s
   const std::size_t n_params = mean.size();
   Buffer<double> z = Buffer<double>::uninitialized(n_params);
   Buffer<double> squares = Buffer<double>::uninitialized(n_params);
-  search_sums<double>({z.data(), n_params}, squares.data(), weights, weights, noise, n_threads);
-
+  check_size(noise, n_params);
   const double keep_std = 1 - c.c_path_std;
   const double new_std = std::sqrt(c.c_path_std * (2 - c.c_path_std) * c.mu_eff);
   const auto lengthen = [&](std::size_t begin, std::size_t end) {
+    sum_tile<double>(z.data() + begin, squares.data() + begin, weights, weights, noise, n_params,
+                     begin, end - begin);
     double sum = 0;
     for (std::size_t i = begin; i < end; ++i) {
       path_std[i] = keep_std * path_std[i] + new_std * z[i];
@@ -170,7 +190,8 @@ double sep_cma_step(std::span<double> mean, double* relative_std, double* path_s
     }
     return sum;
   };
-  const double length = std::sqrt(sum_over_tiles(n_params, n_threads, lengthen));
+  const double of_sums = sums_cost(noise, n_params, weights.size()) + update_cost(n_params);
+  const double length = std::sqrt(sum_over_tiles(n_params, of_sums, n_threads, lengthen));
 
   // A path that has not run long is shorter. One that is too long stalls the covariance's path.
   const auto n = static_cast<double>(n_params);
@@ -194,7 +215,7 @@ double sep_cma_step(std::span<double> mean, double* relative_std, double* path_s
     }
     return sum;
   };
-  const double move = std::sqrt(sum_over_tiles(n_params, n_threads, update));
+  const double move = std::sqrt(sum_over_tiles(n_params, update_cost(n_params), n_threads, update));
   std *= std::exp(std::min(1.0, c.c_path_std / c.damping * (length / c.expected_norm - 1)));
   return move;
 }

@@ -21,11 +21,11 @@ CLOSE_F32 = 2e-6
 def noise(es, generation=None):
     """Noise [population_size, D] of the strategy's generation."""
     n = es.population_size
-    z = np.empty((n, D))
+    z = np.empty((n, es.n_params))
     method = es._search.method
     core.search_members(
         z,
-        np.zeros(D),
+        np.zeros(es.n_params),
         None,
         1.0,
         np.arange(n, dtype=np.uint32),
@@ -161,6 +161,31 @@ def test_sep_cma_es():
         es.tell(losses)
         assert np.abs(es.mean - mean).max() <= 1e-11
         assert np.abs(es.deviation / (std * np.sqrt(C)) - 1).max() <= 1e-11
+
+
+@pytest.mark.parametrize("method", ["snes", "sep_cma_es"])
+def test_steps_of_many_tiles_on_any_number_of_threads(method):
+    d, population_size, found = 1100, 20, []
+    for n_threads in (1, 2, 3):
+        es = bf.EvolutionStrategy(
+            np.linspace(-1, 1, d), 0.3, method=method, population_size=population_size,
+            random_state=5, n_threads=n_threads,
+        )  # fmt: skip
+        mean, std, z, losses = es.mean, 0.3, noise(es), losses_of(es, 0)
+        es.tell(losses)
+        if method == "snes":
+            rate = (3 + np.log(d)) / (5 * np.sqrt(d))
+            mean, std = oracle.snes(mean, std, z, utilities(losses, "nes"), 1.0, rate)
+        else:
+            order, zeros = np.argsort(losses), np.zeros(d)
+            mean, std, C, *_ = oracle.sep_cma(mean, std, np.ones(d), zeros, zeros, z, order, 0)
+            std = std * np.sqrt(C)
+        assert np.abs(es.mean - mean).max() <= CLOSE
+        assert np.abs(es.deviation - std).max() <= CLOSE
+        es.tell(losses)
+        found.append((es.mean, es.deviation, es.gradient_norm))
+    for other in found[1:]:
+        assert all(np.array_equal(a, b) for a, b in zip(found[0], other, strict=True))
 
 
 def test_spsa_is_one_pass_along_its_noise():
