@@ -323,6 +323,7 @@ class Trainer:
         antithetic: bool = True,
         fitness_shaping: str = "centered_rank",
         top_k: int = 0,
+        group_size: int = 0,
         fitness: str = "loss",
     ) -> None: ...
     step: int

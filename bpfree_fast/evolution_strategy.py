@@ -16,7 +16,7 @@ from ._arrays import Floats
 from ._search.build import build, start
 from ._search.covariance import SepCma
 from ._search.loop import SearchInfo, SearchResult, run
-from ._search.objective import Function, Sampler
+from ._search.objective import Function, Sampler, real_numbers
 from ._search.remote import MakesExecutor
 from ._search.saving import PARAMETERS, Best, SavedSearch
 from ._search.shaping import recombination_weights, utilities
@@ -62,20 +62,20 @@ class EvolutionStrategy(SavedSearch):
     rank : int, default=1
         Of 'low_rank', at least 1.
     fitness_shaping : str, default=None
-        How values become utilities: 'centered_rank', 'z_score', 'nes', 'group' or 'pair', as in
-        `kernels.fitness_shaping`, or 'none': the values themselves. None is 'centered_rank' for
-        'openai_es' and 'pgpe', 'nes' for 'snes' and 'xnes', 'none' for 'spsa'. 'ars' and
-        'sep_cma_es' have weights of their own.
+        How values become utilities: 'centered_rank', 'z_score', 'nes', 'group', 'pair' or
+        'top_k', as in `kernels.fitness_shaping`, or 'none': the values themselves. None is
+        'centered_rank' for 'openai_es' and 'pgpe', 'nes' for 'snes' and 'xnes', 'none' for 'spsa'.
+        'ars' and 'sep_cma_es' have weights of their own.
     n_top : int, default=None
-        Pairs that count in 'ars', from 1 to all of them, which None is.
+        Pairs that count in 'ars' and 'top_k', from 1 to all of them, which None is.
     group_size : int, default=None
         Members of a group, for ``fitness_shaping='group'``; a divisor of population_size.
     optimizer : {'sgd', 'momentum', 'adam', 'clipup'}, default=None
         None is 'adam' for 'openai_es', 'clipup' for 'pgpe', 'sgd' for 'ars' and 'spsa'.
     learning_rate : float, default=None
-        Above 0. None is, with `std` s: s / 2 for 'adam', and for 'sgd' in 'ars'; s**2 for 'sgd',
-        s**2 / 10 for 'momentum', half of `max_speed` for 'clipup', and 1 for methods without
-        optimizer.
+        Above 0. None is, with `std` s: s / 2 for 'adam', and for 'sgd' in 'ars'; s**2 for 'sgd'; a
+        tenth of that of 'sgd' for 'momentum', half of `max_speed` for 'clipup', and 1 for methods
+        without optimizer.
     learning_rate_decay : float, default=1.0
         The learning rate is multiplied by it after each generation; above 0, at most 1.
     std_learning_rate : float, default=None
@@ -178,6 +178,10 @@ class EvolutionStrategy(SavedSearch):
         n_threads: int | None = None,
     ) -> None:
         given = locals()
+        if shapes is not None and not isinstance(shapes, str) and np.iterable(shapes):
+            given["shapes"] = [tuple(shape) if np.iterable(shape) else shape for shape in shapes]
+        if np.ndim(std) > 0:
+            given["std"] = np.array(std)  # the caller's may change
         self._parameters = {name: given[name] for name in PARAMETERS}
         self.seed_ = seed(random_state)
         self._begin(start(x0), n_threads)
@@ -260,6 +264,8 @@ class EvolutionStrategy(SavedSearch):
             indices = np.arange(self.population_size, dtype=np.uint32)
         else:
             last = self.population_size - 1
+            if not np.iterable(members):
+                raise TypeError(f"members must be a sequence of whole numbers, got {members!r}.")
             numbers = [integer("each of members", member, 0, last) for member in members]
             indices = np.array(numbers, np.uint32)
         if out is not None:
@@ -475,14 +481,13 @@ class EvolutionStrategy(SavedSearch):
         loss, best = float(losses[i]), self._best
         if best is not None and loss >= sign * best.value:
             return best
-        return Best(self.member(i), sign * loss, self.generation, i)
+        x = self.member(i)
+        x.flags.writeable = False
+        return Best(x, sign * loss, self.generation, i)
 
     def _losses(self, values: ArrayLike) -> tuple[NDArray[np.float64], int]:
         """Give what is minimized, and how many of the values are not finite."""
-        try:
-            losses = np.array(values, np.float64)
-        except (TypeError, ValueError):
-            raise TypeError(f"values must be numbers, got {values!r}.") from None
+        losses = real_numbers("values", values)
         n = self.population_size
         if losses.shape != (n,):
             raise ValueError(

@@ -228,22 +228,19 @@ def memory(ctx: Context, *, name: str) -> Result:
 
 # MNIST to the end.
 
-# Of the weights as in EGGROLL: plain steps along pairs' standardised differences.
+# Found on 10,000 held-out training rows. Adam's steps have the size of the learning rate whatever the
+# gradient's is, and most of a step is noise: without decay the weights grow until the noise of the
+# members, which stays as it was, no longer tells them apart (94.3 % after 3 epochs and after 10).
 MNIST_SETTINGS = {
     "population_size": 2000,
     "perturbation": "low_rank",
-    "fitness_shaping": "pair",
-    "std": 0.028,
-    "std_decay": 0.998,
-    "solver": "sgd",
-    "momentum": 0.0,
-    "learning_rate": "step",
-    "step_size": 1,
-    "gamma": 0.88,
-    "learning_rate_init": 0.012,
-    "initializer": "he_uniform",
+    "fitness_shaping": "z_score",
+    "std": 0.02,
+    "solver": "adamw",
+    "weight_decay": 0.1,
+    "learning_rate_init": 0.01,
 }
-MNIST_EPOCHS = 10
+MNIST_EPOCHS = 20
 
 
 def _fit(ctx: Context, cls: Any, settings: dict[str, Any]) -> tuple[list[float], list[float]]:
@@ -281,6 +278,8 @@ def mnist(ctx: Context, *, name: str) -> Result:
         ("ours backprop", ours.bf.BackpropClassifier, {}),
     ):
         for dtype, short in SHORT.items():
+            if cls is ours.bf.ESClassifier and dtype == "float32":
+                continue  # bfloat16 learns the same in half the time
             accuracy, seconds = _fit(ctx, cls, {**settings, "dtype": dtype})
             line = Line(f"{who} {short}", "s", Spread.of([seconds[-1]]))
             line.note = "test accuracy, %, by epoch: " + " ".join(

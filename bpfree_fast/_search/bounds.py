@@ -17,7 +17,7 @@ HANDLINGS = ("clip", "reflect")
 
 @dataclass(frozen=True)
 class Bounds:
-    """A box; infinite where it is open."""
+    """A box whose sides are numbers of the search's type; infinite where it is open."""
 
     low: NDArray[np.float64]
     high: NDArray[np.float64]
@@ -54,6 +54,11 @@ def bounds_of(value: object, handling: object, x0: Floats) -> Bounds | None:
     if wrong.size:
         i = int(wrong[0])
         raise ValueError(f"bounds must have low < high, got {low[i]:g} and {high[i]:g} at {i}.")
+    low, high = _inwards(low, x0.dtype, np.inf), _inwards(high, x0.dtype, -np.inf)
+    wrong = np.flatnonzero(~(low <= high))
+    if wrong.size:
+        i = int(wrong[0])
+        raise ValueError(f"bounds must have a {x0.dtype} between them, got none at {i}.")
     outside = np.flatnonzero(~((x0 >= low) & (x0 <= high)))
     if outside.size:
         i = int(outside[0])
@@ -72,3 +77,14 @@ def _side(name: str, value: ArrayLike | None, open_value: float, x0: Floats) -> 
         )
     full: NDArray[np.float64] = np.broadcast_to(array, x0.shape).copy()
     return full
+
+
+def _inwards(
+    side: NDArray[np.float64], dtype: np.dtype[Any], towards: float
+) -> NDArray[np.float64]:
+    """Round a side to the search's type, never out of the box."""
+    with np.errstate(over="ignore"):
+        near: NDArray[Any] = side.astype(dtype)
+    outside = near < side if towards > 0 else near > side
+    near[outside] = np.nextafter(near[outside], np.asarray(towards, dtype))
+    return near.astype(np.float64)

@@ -74,7 +74,12 @@ def build(x0: Floats, seed: int, n_threads: int | None, p: dict[str, Any]) -> Se
     shapes = _shapes(p["shapes"], n)
     if shapes is not None and name not in _ANY_NOISE:
         raise ValueError(f"shapes have no meaning for method {name!r}, got {p['shapes']!r}.")
-    noise = Noise(seed, kind, antithetic, shapes, integer("rank", p["rank"], 1), n_threads)
+    rank = integer("rank", p["rank"], 1, 2**32 - 1)
+    if kind == "low_rank" and shapes is None:
+        raise ValueError("perturbation 'low_rank' is of matrices: shapes must say which, got None.")
+    if kind != "low_rank" and rank > 1:
+        raise ValueError(f"rank is for perturbation 'low_rank', got {rank} for {kind!r}.")
+    noise = Noise(seed, kind, antithetic, shapes, rank, n_threads)
     deviations = _deviations(name, p["std"], n)
     std = float(deviations) if deviations.ndim == 0 else math.sqrt(float(np.mean(deviations**2)))
     relative = np.ones(n)
@@ -148,7 +153,11 @@ def _population(name: str, value: object, n: int, antithetic: bool) -> int:
 def _shapes(value: Sequence[Sequence[int]] | None, n: int) -> Shapes | None:
     if value is None:
         return None
-    shapes = tuple(tuple(integer("each size in shapes", s, 1) for s in shape) for shape in value)
+    try:
+        sizes = [tuple(shape) for shape in value]
+    except TypeError:
+        raise TypeError(f"shapes must hold (n,) or (m, n) of each part, got {value!r}.") from None
+    shapes = tuple(tuple(integer("each size in shapes", s, 1) for s in shape) for shape in sizes)
     if any(len(shape) not in (1, 2) for shape in shapes):
         raise ValueError(f"shapes must have one or two sizes each, got {value!r}.")
     total = sum(math.prod(shape) for shape in shapes)
@@ -160,7 +169,10 @@ def _shapes(value: Sequence[Sequence[int]] | None, n: int) -> Shapes | None:
 def _deviations(name: str, value: object, n: int) -> Floats:
     if np.ndim(value) == 0:  # type: ignore[arg-type]
         return np.array(real("std", value, 0, open_low=True))
-    array = np.array(value, dtype=np.float64)
+    try:
+        array = np.array(value, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise TypeError(f"std must be a number or an array of numbers, got {value!r}.") from None
     if name in _ANY_NOISE:
         raise ValueError(f"method {name!r} has one std, got an array of shape {array.shape}.")
     if array.shape != (n,):
@@ -194,8 +206,8 @@ def _optimizer(name: str, p: dict[str, Any], std: float, n: int) -> tuple[Optimi
         raise ValueError(f"weight_decay must be 0 for method {name!r}, got {decay}.")
     defaults = {"adam": std / 2, "clipup": speed / 2, "sgd": std * std, "momentum": std * std / 10}
     rate = defaults[kind] if name in _WITH_OPTIMIZER else 1.0
-    if name == "ars" and kind in ("sgd", "momentum"):
-        rate = std / 2
+    if name == "ars":
+        rate = {"sgd": std / 2, "momentum": std / 20}.get(kind, rate)
     if p["learning_rate"] is not None:
         rate = real("learning_rate", p["learning_rate"], 0, open_low=True)
     optimizer = Optimizer(
@@ -233,10 +245,14 @@ def _shaping(
         kind = _DEFAULT_SHAPING.get(name, "centered_rank")
     else:
         kind = choice("fitness_shaping", kind, SHAPINGS)
-    if kind == "pair" and not antithetic:
-        raise ValueError("fitness_shaping 'pair' is of pairs, but antithetic is False.")
-    if n_top is not None and name != "ars":
-        raise ValueError(f"n_top is for method 'ars', got {n_top!r} for {name!r}.")
+    if kind in ("pair", "top_k") and not antithetic:
+        raise ValueError(f"fitness_shaping {kind!r} is of pairs, but antithetic is False.")
+    if name == "ars":
+        kind = "top_k"
+    if n_top is not None and kind != "top_k":
+        raise ValueError(
+            f"n_top is for method 'ars' or fitness_shaping 'top_k', got {n_top!r} for {name!r}."
+        )
     if (group_size is not None) != (kind == "group"):
         state = "is missing" if group_size is None else "was given"
         raise ValueError(f"group_size {state}, but fitness_shaping is {kind!r}.")
@@ -245,7 +261,7 @@ def _shaping(
         if population % size:
             raise ValueError(f"group_size must divide population_size {population}, got {size}.")
         return kind, size
-    if name == "ars":
+    if kind == "top_k":
         pairs = population // 2
         return "top_k", pairs if n_top is None else integer("n_top", n_top, 1, pairs)
     return kind, None

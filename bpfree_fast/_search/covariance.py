@@ -85,9 +85,15 @@ class Xnes(Method):
         of_std = float(np.add.reduce(moment.flat[:: n + 1])) / n
         moment.flat[:: n + 1] -= of_std
         length = math.sqrt(float(np.add.reduce(direction * direction)))
+        std = self.std * float(np.exp(0.5 * self.std_learning_rate * of_std))
+        moment *= 0.5 * self.shape_learning_rate
+        if not (0 < std < math.inf and np.isfinite(moment).all()):
+            return math.nan
+        shape = product(self.shape, expm(moment))
+        if not np.isfinite(shape).all():
+            return math.nan
         self.mean += self.learning_rate * direction
-        self.shape[:] = product(self.shape, expm(0.5 * self.shape_learning_rate * moment))
-        self.std *= math.exp(0.5 * self.std_learning_rate * of_std)
+        self.shape[:], self.std = shape, std
         return self._checked(length)
 
     def _noise(self, generation: int, members: Indices) -> F64:

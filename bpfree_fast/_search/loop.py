@@ -15,13 +15,10 @@ from .._arrays import Floats
 from .._validation import flag, integer, real
 from .methods import F64
 from .objective import Function, Objective
-from .remote import MakesExecutor, Workers
+from .remote import CHUNK, MakesExecutor, Workers
 
 if TYPE_CHECKING:
     from ..evolution_strategy import Best, EvolutionStrategy
-
-# Numbers of a chunk of members where no chunk_size was given: 16 MB of float64.
-_CHUNK = 1 << 21
 
 
 @dataclass(frozen=True)
@@ -165,7 +162,7 @@ def run(
 def _here(strategy: EvolutionStrategy, objective: Objective, chunk: int | None) -> F64:
     """Evaluate a generation in this process, a chunk of members at a time."""
     n, sampler = strategy.population_size, strategy._sampler()
-    size = chunk or max(1, min(n, _CHUNK // sampler.method.mean.size))
+    size = chunk or max(1, min(n, CHUNK // sampler.method.mean.size))
     size += size % 2 if sampler.method.noise.antithetic else 0
     values = np.empty(n)
     for begin in range(0, n, size):

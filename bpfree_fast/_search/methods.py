@@ -156,9 +156,10 @@ class Gradient(Method):
     def _step_along_it(self, weights: F64, generation: int) -> float:
         # The mean moves along the noise that it is perturbed by: one pass, and no gradient.
         slope = float(weights[0] - weights[1])
-        g = self.noise_generation(generation)
-        target, first = self.mean[np.newaxis], np.zeros(1, np.uint32)
-        self.noise.members(target, self.mean, None, -self.learning_rate * slope, g, first)
+        g, step = self.noise_generation(generation), -self.learning_rate * slope
+        if step != 0:
+            member = np.full(1, 0 if step > 0 else 1, np.uint32)  # of the pair, whose side it is
+            self.noise.members(self.mean[np.newaxis], self.mean, None, abs(step), g, member)
         return abs(slope) * math.sqrt(self.mean.size)  # the norm of noise, but for its spread
 
 

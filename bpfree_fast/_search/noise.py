@@ -60,15 +60,30 @@ class Noise:
             return
         assert scale is None
         is_f32 = mean.dtype == np.float32
-        base = cast("F32", mean) if is_f32 else np.zeros(mean.size, np.float32)
-        for row, member in zip(out, members.tolist(), strict=True):
-            noisy = perturb(
-                base, seed=self.seed, generation=generation, member=member,
-                std=std if is_f32 else 1.0, kind=self.kind, shapes=self.shapes, rank=self.rank,
-                antithetic=self.antithetic, out=row if is_f32 else None, n_threads=self.n_threads,
-            )  # fmt: skip
-            if not is_f32:
-                row[:] = mean + std * noisy
+        numbers = members.tolist()
+        if is_f32:
+            self._perturb(cast("F32", mean), std, generation, numbers, cast("F32", out))
+            return
+        # Of float64 a pair at a time, which has its noise made once.
+        base = np.zeros(mean.size, np.float32)
+        noisy, scaled = np.empty((2, mean.size), np.float32), np.empty(mean.size)
+        for i in range(0, len(numbers), 2):
+            some = noisy[: len(numbers[i : i + 2])]
+            self._perturb(base, 1.0, generation, numbers[i : i + 2], some)
+            for row, eps in zip(out[i : i + 2], some, strict=True):
+                np.multiply(eps, std, out=scaled)
+                np.add(mean, scaled, out=row)
+
+    def _perturb(
+        self, base: F32, std: float, generation: int, members: list[int], out: F32
+    ) -> None:
+        # One member may be written over the base.
+        perturb(
+            base, seed=self.seed, generation=generation,
+            member=members[0] if len(members) == 1 else members, std=std, kind=self.kind,
+            shapes=self.shapes, rank=self.rank, antithetic=self.antithetic,
+            out=out[0] if len(members) == 1 else out, n_threads=self.n_threads,
+        )  # fmt: skip
 
     def sums(
         self,
@@ -79,8 +94,10 @@ class Noise:
         generation: int,
     ) -> None:
         """Write the sums of ``u * noise`` and of ``v * noise**2`` over all members."""
-        of_first = cast("Floats", u.astype(first.dtype))
         if self.is_vector and (first.dtype == np.float64 or second is not None):
+            # Of pairs only the difference counts, which float32 should not lose in what they share.
+            centered = u - u.mean() if self.antithetic else u
+            of_first = cast("Floats", centered.astype(first.dtype))
             of_second = None if v is None else cast("Floats", v.astype(first.dtype))
             _core.search_sums(
                 first, of_first, second, of_second, self.seed, generation, self.kind,
@@ -90,7 +107,7 @@ class Noise:
         assert second is None
         is_f32 = first.dtype == np.float32
         total = perturbation_gradient(
-            u.astype(np.float32), first.size, seed=self.seed, generation=generation,
+            u, first.size, seed=self.seed, generation=generation,
             kind=self.kind, shapes=self.shapes, rank=self.rank, antithetic=self.antithetic,
             out=first if is_f32 else None, n_threads=self.n_threads,
         )  # fmt: skip

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -28,20 +28,33 @@ class Objective:
         """Evaluate the rows of x."""
         if not self.vectorized:
             return np.array([_number(self.function(row)) for row in x], np.float64)
-        values = np.asarray(self.function(x))
+        values = real_numbers("what the function gives", self.function(x))
         if values.shape != (len(x),):
             raise ValueError(
                 f"the function gave an array of shape {values.shape} for {len(x)} members, "
                 f"expected ({len(x)},)."
             )
-        return values.astype(np.float64)
+        return values
 
 
 def _number(value: object) -> float:
+    if not isinstance(value, (str, bytes)) and not np.iscomplexobj(cast("Any", value)):
+        try:
+            return float(value)  # type: ignore[arg-type]
+        except (TypeError, ValueError):
+            pass
+    raise TypeError(f"the function must give a number, got {value!r}.")
+
+
+def real_numbers(name: str, values: object) -> F64:
+    """Give values as float64; text, None and complex numbers are none."""
     try:
-        return float(value)  # type: ignore[arg-type]
-    except (TypeError, ValueError):
-        raise TypeError(f"the function must give a number, got {value!r}.") from None
+        array = np.asarray(values)
+    except ValueError:
+        array = np.asarray(None)
+    if array.dtype.kind not in "fiub":
+        raise TypeError(f"{name} must be numbers, got {values!r}.")
+    return np.array(array, np.float64)
 
 
 @dataclass(frozen=True)

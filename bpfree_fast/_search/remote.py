@@ -8,6 +8,7 @@ everyone; one that does not says so, and is sent the search.
 
 from __future__ import annotations
 
+import pickle
 import sys
 import threading
 import uuid
@@ -20,6 +21,7 @@ from concurrent.futures import (
     BrokenExecutor,
     Executor,
     Future,
+    ProcessPoolExecutor,
     ThreadPoolExecutor,
     wait,
 )
@@ -37,6 +39,8 @@ MakesExecutor: TypeAlias = Callable[[], Executor]
 # Larger searches are held by the workers: making a generation's noise again for the step costs
 # less than the copies through pipes do.
 LARGE = 1 << 20
+# Numbers of a chunk of members where no chunk_size was given: 16 MB of float64.
+CHUNK = 1 << 21
 _KEPT = 4  # searches that a worker holds, of those that it was sent last
 _TRIES = 3  # pools that may break one after the other with no member evaluated
 
@@ -149,7 +153,8 @@ class Workers:
     def generation(self, sampler: Sampler, n: int, chunk: int | None) -> F64:
         """Give the values of members 0..n of the sampler's generation."""
         values = np.empty(n)
-        left = self._chunks(n, chunk, sampler.method.noise.antithetic)
+        noise, size = sampler.method.noise, sampler.method.mean.size
+        left = self._chunks(n, chunk, noise.antithetic, max(1, CHUNK // size))
         tries = 0
         while left:
             if self._executor is None and self._makes is None:
@@ -164,12 +169,14 @@ class Workers:
             self._give_up_pool(error, tries)
         return values
 
-    def _chunks(self, n: int, chunk: int | None, in_pairs: bool) -> list[tuple[int, int]]:
+    def _chunks(
+        self, n: int, chunk: int | None, in_pairs: bool, most: int
+    ) -> list[tuple[int, int]]:
         if chunk is None:
             self._open()
             size = getattr(self._executor, "_max_workers", None)
             n_workers = size if isinstance(size, int) else 8
-            chunk = max(1, n // (4 * n_workers))
+            chunk = min(max(1, n // (4 * n_workers)), most)
         if in_pairs:
             chunk += chunk % 2  # both of a pair have one noise
         return [(begin, min(begin + chunk, n)) for begin in range(0, n, chunk)]
@@ -191,6 +198,8 @@ class Workers:
         if self.replays is None:
             in_process = isinstance(self._executor, ThreadPoolExecutor)
             self.replays = not in_process and sampler.nbytes > LARGE
+        if isinstance(self._executor, ProcessPoolExecutor) and not self._sent:
+            _check_travels(self._objective)
         broken = _broken()
         waiting: dict[Future[F64 | Stale], tuple[int, int]] = {}
         try:
@@ -245,6 +254,17 @@ class Workers:
                 f"{_TRIES} executors broke one after the other before a member was evaluated "
                 f"({error!r})."
             ) from error
+
+
+def _check_travels(objective: Objective) -> None:
+    # A pool of processes may hang for ever over a task that it cannot send.
+    try:
+        pickle.dumps(objective)
+    except Exception as error:  # whatever pickling a user's object raises
+        raise TypeError(
+            f"{objective.function!r} cannot be sent to another process ({error}): a function of a "
+            f"module can."
+        ) from None
 
 
 def _broken() -> tuple[type[BaseException], ...]:

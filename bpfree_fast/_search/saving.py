@@ -165,6 +165,9 @@ class SavedSearch:
         self._has_warned = bool(state["has_warned"])
         if state["best"] is not None:
             value, generation, member = state["best"]
+            if arrays["best"].shape != method.mean.shape:
+                raise ValueError(f"best has shape {arrays['best'].shape}")
+            arrays["best"].flags.writeable = False
             self._best = Best(arrays["best"], float(value), int(generation), int(member))
 
 

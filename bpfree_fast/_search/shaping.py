@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from .._perturbation import fitness_shaping
 
 F64 = NDArray[np.float64]
-SHAPINGS = ("centered_rank", "z_score", "nes", "group", "pair", "none")
+SHAPINGS = ("centered_rank", "z_score", "nes", "group", "pair", "top_k", "none")
 
 
 def filled(losses: F64) -> F64:

@@ -20,7 +20,7 @@ from ._progress import TrainingInfo
 from ._training import Samples
 
 PERTURBATIONS = ("gaussian", "rademacher", "low_rank")
-SHAPINGS = ("centered_rank", "z_score", "nes", "pair")
+SHAPINGS = ("centered_rank", "z_score", "nes", "pair", "top_k", "group")
 FITNESSES = ("loss", "accuracy")
 
 Loss = Callable[..., float]
@@ -66,6 +66,8 @@ class EvolutionEstimator(NetworkEstimator):
         rank: int = 1,
         antithetic: bool = True,
         fitness_shaping: str = "centered_rank",
+        n_top: int | None = None,
+        group_size: int | None = None,
         fitness: str = "loss",
         loss: Loss | None = None,
         report_cosine: bool = False,
@@ -137,6 +139,8 @@ class EvolutionEstimator(NetworkEstimator):
         self.rank = rank
         self.antithetic = antithetic
         self.fitness_shaping = fitness_shaping
+        self.n_top = n_top
+        self.group_size = group_size
         self.fitness = fitness
         self.loss = loss
         self.report_cosine = report_cosine
@@ -151,8 +155,8 @@ class EvolutionEstimator(NetworkEstimator):
                 f"population_size must be even with antithetic=True, got {self.population_size!r}."
             )
         shaping = check.choice("fitness_shaping", self.fitness_shaping, SHAPINGS)
-        if shaping == "pair" and not antithetic:
-            raise ValueError("fitness_shaping='pair' compares pairs: it needs antithetic=True.")
+        if shaping in ("pair", "top_k") and not antithetic:
+            raise ValueError(f"fitness_shaping={shaping!r} is of pairs: it needs antithetic=True.")
         self._check_fitness()
         return {
             "method": self._core_method,
@@ -163,8 +167,30 @@ class EvolutionEstimator(NetworkEstimator):
             "rank": check.integer("rank", self.rank, 1),
             "antithetic": antithetic,
             "fitness_shaping": shaping,
+            "top_k": self._top_k(shaping, population // 2),
+            "group_size": self._group_size(shaping, population),
             "fitness": self.fitness,
         }
+
+    def _top_k(self, shaping: str, n_pairs: int) -> int:
+        if shaping == "top_k":
+            return n_pairs if self.n_top is None else check.integer("n_top", self.n_top, 1, n_pairs)
+        if self.n_top is not None:
+            raise ValueError(
+                f"n_top is for fitness_shaping='top_k', got {self.n_top!r} for {shaping!r}."
+            )
+        return 0
+
+    def _group_size(self, shaping: str, population: int) -> int:
+        if (self.group_size is not None) != (shaping == "group"):
+            state = "is missing" if self.group_size is None else "was given"
+            raise ValueError(f"group_size {state}, but fitness_shaping is {shaping!r}.")
+        if self.group_size is None:
+            return 0
+        size = check.integer("group_size", self.group_size, 1, population)
+        if population % size:
+            raise ValueError(f"group_size must divide population_size {population}, got {size}.")
+        return size
 
     def _check_fitness(self) -> None:
         check.choice("fitness", self.fitness, FITNESSES)

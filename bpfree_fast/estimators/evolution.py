@@ -36,11 +36,17 @@ rank : int, default=1
     Outer products of 'low_rank', at least 1.
 antithetic : bool, default=True
     Whether members come in pairs, of the same noise with opposite signs.
-fitness_shaping : {'centered_rank', 'z_score', 'nes', 'pair'}, default='centered_rank'
+fitness_shaping : {'centered_rank', 'z_score', 'nes', 'pair', 'top_k', 'group'}, \
+        default='centered_rank'
     What becomes of the fitness in the update: its rank, from -1/2 to 1/2, where equals share
     their mean rank; its distance from the mean in standard deviations; the utilities of natural
-    evolution strategies, which ignore the worse half; or the differences of pairs, over their root
-    mean square.
+    evolution strategies, which ignore the worse half; the differences of pairs, over their root
+    mean square; the fitness of the `n_top` pairs whose better member is best, in standard
+    deviations; or its distance from the mean of its group, in standard deviations of all.
+n_top : int, default=None
+    Pairs that count in 'top_k', from 1 to all of them, which None is.
+group_size : int, default=None
+    Members of a group, for 'group': neighbours by number; a divisor of population_size.
 fitness : {'loss', 'accuracy'}, default='loss'
     What selects: the mean loss of the minibatch, or the share of right classes. With 'accuracy' the
     losses that are reported are shares of wrong classes.

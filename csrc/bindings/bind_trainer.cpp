@@ -54,7 +54,7 @@ std::unique_ptr<BoundTrainer> make(
     bool sim_projection, bool batch_normalization, double dropout, std::int64_t population_size,
     double std, double std_decay, const std::string& perturbation, std::int64_t rank,
     bool antithetic, const std::string& fitness_shaping, std::int64_t top_k,
-    const std::string& fitness) {
+    std::int64_t group_size, const std::string& fitness) {
   if (batch_size < 1) fail("batch_size is " + std::to_string(batch_size) + ", expected at least 1");
   TrainerOptions options;
   options.optimizer = {solver_named(solver, momentum, nesterov),
@@ -91,7 +91,7 @@ std::unique_ptr<BoundTrainer> make(
     bound->trainer = std::make_unique<Evolution>(
         net, options,
         evolution_options(population_size, std, std_decay, perturbation, rank, antithetic,
-                          fitness_shaping, top_k, fitness));
+                          fitness_shaping, top_k, group_size, fitness));
   else
     bound->trainer = std::make_unique<ForwardForward>(
         net, options,
@@ -282,7 +282,7 @@ void bind_trainer(py::module_& m) {
            py::arg("population_size") = 256, py::arg("std") = 0.02, py::arg("std_decay") = 1.0,
            py::arg("perturbation") = "gaussian", py::arg("rank") = 1, py::arg("antithetic") = true,
            py::arg("fitness_shaping") = "centered_rank", py::arg("top_k") = 0,
-           py::arg("fitness") = "loss")
+           py::arg("group_size") = 0, py::arg("fitness") = "loss")
       .def_property(
           "step", [](const BoundTrainer& b) { return b.trainer->step(); },
           [](BoundTrainer& b, std::uint64_t step) { b.trainer->set_step(step); })

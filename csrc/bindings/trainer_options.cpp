@@ -71,7 +71,8 @@ LocalLossOptions local_loss_options(const std::string& kind, double similarity_w
 EvolutionOptions evolution_options(std::int64_t population_size, double std, double std_decay,
                                    const std::string& perturbation, std::int64_t rank,
                                    bool antithetic, const std::string& fitness_shaping,
-                                   std::int64_t top_k, const std::string& fitness) {
+                                   std::int64_t top_k, std::int64_t group_size,
+                                   const std::string& fitness) {
   if (population_size < 2)
     fail("population_size is " + std::to_string(population_size) + ", expected at least 2");
   if (rank < 1) fail("rank is " + std::to_string(rank) + ", expected at least 1");
@@ -85,14 +86,17 @@ EvolutionOptions evolution_options(std::int64_t population_size, double std, dou
                                                {"low_rank", NoiseKind::low_rank}}});
   options.rank = static_cast<std::size_t>(rank);
   options.antithetic = antithetic;
-  options.shaping.kind = named<Shaping, 5>("fitness_shaping", fitness_shaping,
+  options.shaping.kind = named<Shaping, 6>("fitness_shaping", fitness_shaping,
                                            {{{"centered_rank", Shaping::centered_rank},
                                              {"nes", Shaping::nes},
                                              {"z_score", Shaping::z_score},
+                                             {"group", Shaping::group},
                                              {"pair", Shaping::pair},
                                              {"top_k", Shaping::top_k}}});
   if (top_k < 0) fail("top_k is " + std::to_string(top_k) + ", expected at least 0");
   options.shaping.top_k = static_cast<std::size_t>(top_k);
+  if (group_size < 0) fail("group_size is " + std::to_string(group_size) + ", expected at least 0");
+  options.shaping.group_size = static_cast<std::size_t>(group_size);
   options.fitness = named<Fitness, 2>("fitness", fitness,
                                       {{{"loss", Fitness::loss}, {"accuracy", Fitness::accuracy}}});
   return options;

@@ -27,6 +27,7 @@ LocalLossOptions local_loss_options(const std::string& kind, double similarity_w
 EvolutionOptions evolution_options(std::int64_t population_size, double std, double std_decay,
                                    const std::string& perturbation, std::int64_t rank,
                                    bool antithetic, const std::string& fitness_shaping,
-                                   std::int64_t top_k, const std::string& fitness);
+                                   std::int64_t top_k, std::int64_t group_size,
+                                   const std::string& fitness);
 
 }  // namespace bpfree::bindings

@@ -5,6 +5,7 @@
 
 #include "base/buffer.h"
 #include "capi/safe_call.h"
+#include "network/array_checks.h"
 #include "network/fitness.h"
 #include "network/low_rank.h"
 #include "network/perturbation.h"
@@ -76,6 +77,9 @@ bpfree_status bpfree_perturbation_gradient(float* out, const double* utilities,
     const NoiseOptions options = noise_of(noise);
     const std::vector<TensorShape> tensors = shapes_of(shapes, n_shapes, n_params);
     const std::span<const double> u(pointer("utilities", utilities, n_members), n_members);
+    check_apart({extent("out", out, n_params),
+                 {"utilities", utilities, checked_product(n_members, sizeof(double))}},
+                1);
     perturbation_gradient(pointer("out", out, n_params), n_params, u, first_member, tensors,
                           options, n_threads);
   });

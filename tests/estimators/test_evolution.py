@@ -28,6 +28,8 @@ LEARN = {
     "z score": {"fitness_shaping": "z_score"},
     "nes": {"fitness_shaping": "nes"},
     "pair": {"fitness_shaping": "pair"},
+    "top k": {"fitness_shaping": "top_k", "n_top": 3},
+    "group": {"fitness_shaping": "group", "group_size": 2},
     "accuracy": {"fitness": "accuracy", "std": 0.1, "hidden": (64,)},
     "step": {"activation": "step"},
     "sign": {"activation": "sign"},
@@ -259,7 +261,7 @@ def test_the_cosine_is_that_of_the_kernels_gradient(digits):
         (
             {"fitness_shaping": "pair", "antithetic": False},
             ValueError,
-            "fitness_shaping='pair' compares pairs: it needs antithetic=True",
+            "fitness_shaping='pair' is of pairs: it needs antithetic=True",
         ),
         ({"fitness": "f1"}, ValueError, "fitness must be one of 'loss', 'accuracy', got 'f1'"),
         ({"fitness": "accuracy", "loss": mistakes}, ValueError, "but loss says what fitness is"),

@@ -192,6 +192,9 @@ def test_bad_values_change_nothing(method):
         (1.0, ValueError, r"got shape \(\)"),
         (np.full(n, np.nan), ValueError, f"none of the {n} values of generation 2 is finite"),
         (["a"] * n, TypeError, "values must be numbers"),
+        (["1"] * n, TypeError, "values must be numbers"),
+        ([None] * n, TypeError, "values must be numbers"),
+        (np.ones(n) * 1j, TypeError, "values must be numbers"),
     ):
         with pytest.raises(error, match=text):
             es.tell(values)
@@ -208,6 +211,28 @@ def test_bounds_hold_for_members_best_and_mean():
             es.tell(-np.sum(x, axis=1))
             assert es.mean.max() <= 1.5
         assert es.best.x.max() <= 1.5
+
+
+def test_a_box_in_float32_is_never_left(tmp_path):
+    low, high = 0.1, 0.7  # as float32 one is larger, one smaller
+    assert np.float32(low).item() > low
+    assert np.float32(high).item() < high
+    for box in ((low, high), (-high, -low)):
+        for handling in ("clip", "reflect"):
+            x0 = np.full(4, np.mean(box), np.float32)
+            es = bf.EvolutionStrategy(
+                x0, 1.0, population_size=8, bounds=box, bound_handling=handling, random_state=0
+            )
+            for _ in range(10):
+                x = es.ask()
+                assert x.dtype == np.float32
+                assert box[0] <= x.min().item()
+                assert x.max().item() <= box[1]
+                es.tell(np.sum(x, axis=1))
+            assert es.mean.min().item() >= box[0]
+            es.save(tmp_path / "search")
+            again = bf.EvolutionStrategy.load(tmp_path / "search")
+            assert np.array_equal(again.ask(), es.ask())
 
 
 def test_reflection():
@@ -251,3 +276,49 @@ def test_repr():
     assert repr(make("snes")) == (
         "EvolutionStrategy(method='snes', n_params=12, population_size=8, generation=0)"
     )
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("method", ["openai_es", "pgpe"])
+def test_what_all_losses_share_does_not_count(method, dtype):
+    norms = []
+    for offset in (0.0, 1e8):
+        es = bf.EvolutionStrategy(
+            np.zeros(20, dtype), 0.1, method=method, fitness_shaping="none", population_size=8,
+            random_state=0,
+        )  # fmt: skip
+        es.tell(np.arange(8.0) ** 2 + offset)
+        norms.append(es.gradient_norm)
+    assert norms[1] == pytest.approx(norms[0], rel=1e-5)
+
+
+def test_what_the_caller_gave_and_got_is_not_the_search_itself():
+    std = np.full(D, 0.5)
+    es = make("pgpe", std=std, x0=np.zeros(D))
+    before = pickle.dumps(es)
+    std[:] = 9
+    assert pickle.dumps(es) == before
+    es.tell(np.arange(8.0))
+    with pytest.raises(ValueError, match="read-only"):
+        es.best.x[:] = 99
+    x0 = np.zeros(6)
+    for shapes in ([np.array([2, 2]), (2,)], iter([(2, 2), (2,)])):
+        es = bf.EvolutionStrategy(x0, 0.1, perturbation="low_rank", shapes=shapes, random_state=0)
+        assert np.array_equal(pickle.loads(pickle.dumps(es)).ask(), es.ask())
+
+
+def test_xnes_says_so_when_it_loses_its_scale():
+    es = make("xnes", fitness_shaping="none", x0=np.zeros(D))
+    with pytest.raises(FloatingPointError, match="too large"):
+        es.tell(1e12 * np.arange(8.0))
+    assert np.isfinite(es.ask()).all()
+
+
+def test_top_k_of_any_method_with_pairs_uses_the_best_pairs():
+    es = make("openai_es", optimizer="sgd", learning_rate=1.0, fitness_shaping="top_k", n_top=1)
+    mean, x = es.mean, es.ask()
+    losses = np.array([5.0, 6.0, 0.0, 3.0, 7.0, 8.0, 9.0, 4.0])
+    es.tell(losses)
+    step = es.mean - mean
+    along = x[2] - x[3]
+    assert np.dot(step, along) == pytest.approx(np.linalg.norm(step) * np.linalg.norm(along))

@@ -281,3 +281,22 @@ def test_dask_with_a_killed_worker(cluster, tmp_path):
     es.minimize(fun, n_generations=6, executor=cluster.get_executor(), chunk_size=2)
     assert not flag.exists()
     assert np.array_equal(es.mean, run()[0].mean)
+
+
+def test_a_task_of_many_parameters_holds_few_members(monkeypatch):
+    monkeypatch.setattr(remote, "CHUNK", 80)
+    pool, whole = Serial(), Serial()
+    pool._max_workers = 1
+    found = run(pool, method="snes")
+    assert len(pool.bytes) == 6 * 6  # 12 members of 40 parameters, 2 at a time
+    monkeypatch.setattr(remote, "CHUNK", 1 << 21)
+    assert_same(found, run(whole, method="snes", chunk_size=12))
+
+
+def test_a_function_that_cannot_travel_is_refused():
+    with pytest.raises(TypeError, match="cannot be sent to another process"):
+        search().minimize(
+            lambda x: 0.0,
+            n_generations=2,
+            executor=lambda: ProcessPoolExecutor(1, mp_context=SPAWN),
+        )

@@ -202,6 +202,21 @@ def test_spsa_is_one_pass_along_its_noise():
             assert es.gradient_norm == pytest.approx(abs(slope) * np.linalg.norm(z))
 
 
+@pytest.mark.parametrize("kind", ["gaussian", "low_rank"])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_spsa_of_tensors_steps_to_either_side(dtype, kind):
+    es = bf.EvolutionStrategy(
+        np.zeros(14, dtype), 0.3, method="spsa", learning_rate=0.05, population_size=2,
+        shapes=[(4, 3), (2,)], perturbation=kind, random_state=1,
+    )  # fmt: skip
+    for losses in ([1.0, 0.0], [0.0, 1.0], [1.0, 1.0]):
+        mean, members = es.mean.astype(np.float64), es.ask().astype(np.float64)
+        z = (members[0] - members[1]) / 0.6
+        es.tell(losses)
+        wanted = mean - 0.05 * (losses[0] - losses[1]) / 0.6 * z
+        assert np.abs(es.mean - wanted).max() <= 1e-6
+
+
 def test_reused_noise_is_that_of_the_first_of_its_generations():
     es = start("openai_es", optimizer="sgd", learning_rate=0.1, noise_reuse=3)
     mean = es.mean
