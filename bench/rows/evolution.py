@@ -228,9 +228,9 @@ def memory(ctx: Context, *, name: str) -> Result:
 
 # MNIST to the end.
 
-# Found on 10,000 held-out training rows. Adam's steps have the size of the learning rate whatever the
-# gradient's is, and most of a step is noise: without decay the weights grow until the noise of the
-# members, which stays as it was, no longer tells them apart (94.3 % after 3 epochs and after 10).
+# Found on 10,000 held-out training rows. Adam's steps have the size of the learning rate whatever
+# the gradient's is, and most of a step is noise: without decay the weights grow until the noise of
+# the members, which stays as it was, tells them apart no longer (94.3 % after 3 epochs and 10).
 MNIST_SETTINGS = {
     "population_size": 2000,
     "perturbation": "low_rank",
