@@ -151,6 +151,38 @@ def fitness_shaping(
     top_k: int = 0,
     group_size: int = 0,
 ) -> int: ...
+def ensemble_moments(
+    g: _Real,
+    y: _F64 | None,
+    obs_noise_cov: _F64,
+    score: _Real | None = None,
+    softmax_classes: int = 0,
+    perturbed: bool = False,
+    seed: int = 0,
+    iteration: int = 0,
+    n_threads: int = 0,
+) -> tuple[_F64, _F64, _F64 | None, _F64 | None]: ...
+def ensemble_weights(
+    gram: _F64, cross: _F64, noise: _F64 | None, method: str, dt: float, n_threads: int = 0
+) -> tuple[_F64, float]: ...
+def ensemble_transform(
+    theta: _Real, out: _Real, transform: _F64, bfloat16: bool = False, n_threads: int = 0
+) -> None: ...
+def ensemble_update(
+    theta: _Real,
+    out: _Real,
+    g: _Real,
+    y: _F64,
+    obs_noise_cov: _F64,
+    method: str = "eki",
+    dt: float = 1.0,
+    seed: int = 0,
+    iteration: int = 0,
+    localization: str = "none",
+    taper: _Real | None = None,
+    form: str = "auto",
+    n_threads: int = 0,
+) -> tuple[str, float, _F64]: ...
 def local_loss_update(
     weights: _F32,
     bias: _F32 | None,

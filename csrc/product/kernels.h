@@ -14,6 +14,7 @@
 #include <cstdint>
 
 #include "formulas/kinds.h"
+#include "product/ensemble.h"
 #include "product/layout.h"
 #include "product/perturbed.h"
 
@@ -384,6 +385,7 @@ struct DtypeKernels {
   void (*perturbed_f32)(const PerturbedArgs&);
   void (*low_rank)(const LowRankArgs&);
   void (*low_rank_f32)(const LowRankArgs&);
+  EnsembleKernels ensemble;  // ensemble.h
 };
 
 struct F64Kernels {
@@ -391,6 +393,7 @@ struct F64Kernels {
   void (*pack_columns)(const PackColumnsArgs&);
   void (*pack_panel)(const PackPanelArgs&);
   void (*store)(const StoreArgs&);
+  EnsembleKernels ensemble;
 };
 
 struct Kernels {

@@ -6,6 +6,7 @@
 #include <type_traits>
 
 #include "product/batch_norm-inl.h"
+#include "product/ensemble-inl.h"
 #include "product/goodness-inl.h"
 #include "product/loss-inl.h"
 #include "product/pack-inl.h"
@@ -280,6 +281,7 @@ DtypeKernels make_dtype_kernels() {
       .perturbed_f32 = PerturbedProducts<Isa, M, false>::perturbed,
       .low_rank = PerturbedProducts<Isa, M, kBf16>::low_rank,
       .low_rank_f32 = PerturbedProducts<Isa, M, false>::low_rank,
+      .ensemble = {Ensembles<Isa, M>::center, Ensembles<Isa, M>::localize},
   };
 }
 
@@ -292,7 +294,8 @@ Kernels make_kernels() {
       .f64 = {.tile_rows = F64<Isa>::kRows,
               .pack_columns = PackColumns<Isa, F64<Isa>>::run,
               .pack_panel = PackPanel<Isa, F64<Isa>, double>::run,
-              .store = Products<Isa, F64<Isa>>::store},
+              .store = Products<Isa, F64<Isa>>::store,
+              .ensemble = {Ensembles<Isa, F64<Isa>>::center, Ensembles<Isa, F64<Isa>>::localize}},
       .vector_update = Elementwise<Isa>::vector_update,
       .loss = OutputRows<Isa>::loss,
       .output = OutputRows<Isa>::output,

@@ -37,7 +37,8 @@ enum class Purpose : std::uint32_t {
   noisy_label = 7,
   ensemble = 8,
   negatives = 9,
-  noise_right = 10
+  noise_right = 10,
+  observation_noise = 11
 };
 
 // Names a stream of the library; with the block it is the counter.

@@ -1,0 +1,125 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#include "network/ensemble.h"
+
+#include <algorithm>
+#include <cmath>
+#include <string>
+
+#include "base/error.h"
+#include "base/parallel.h"
+#include "linalg/cholesky.h"
+#include "linalg/symmetric_root.h"
+#include "network/observations.h"
+#include "product/product.h"
+
+namespace bpfree {
+
+namespace {
+
+// out [n, n] += a^T b for rows that are observations.
+void add_product(Buffer<double>& out, std::size_t n, MatrixView<const double> a,
+                 MatrixView<const double> b, bool first, int n_threads) {
+  product::product(out.data(), n, {a.data, a.rows, n, a.stride}, true,
+                   {b.data, b.rows, n, b.stride}, false, product::Dtype::f64, !first, n_threads);
+}
+
+}  // namespace
+
+void fail_indefinite(double dt) {
+  fail("dt is " + std::to_string(dt) +
+       ", and beside dt times the outputs' spread over obs_noise_cov 1 is lost to rounding: "
+       "expected "
+       "a smaller step or a larger noise");
+}
+
+void check_dt(double dt) {
+  if (!(dt > 0) || !std::isfinite(dt))
+    fail("dt is " + std::to_string(dt) + ", expected a finite number above 0");
+}
+
+EnsembleMoments ensemble_moments(const EnsembleOutputs& outputs, int n_threads) {
+  Observations observations(outputs, false, false, n_threads);
+  const std::size_t n = observations.n_ens(), size = checked_product(n, n);
+  EnsembleMoments moments;
+  moments.n_ens = n;
+  moments.gram = Buffer<double>::uninitialized(size);
+  moments.cross = Buffer<double>::uninitialized(size);
+  if (outputs.perturbed) moments.noise = Buffer<double>::uninitialized(size);
+  const bool score = observations.has_score();
+  ObservationSums sums(n, outputs.y != nullptr && outputs.softmax_classes == 0);
+  for (std::size_t m = 0; m < observations.n_obs(); m += observations.chunk()) {
+    const ObservationRows rows = observations.rows(m);
+    const auto whitened = constant(rows.whitened);
+    add_product(moments.gram, n, whitened, whitened, m == 0, n_threads);
+    if (score)
+      add_product(moments.cross, n, constant(rows.plain), constant(rows.companion), m == 0,
+                  n_threads);
+    else if (outputs.perturbed)
+      add_product(moments.noise, n, whitened, constant(rows.companion), m == 0, n_threads);
+    sums.add(rows, n_threads);
+  }
+  // Residuals without noise are those of the mean less the member's own anomaly.
+  const double root = std::sqrt(static_cast<double>(n - 1));
+  for (std::size_t k = 0; !score && k < n; ++k)
+    for (std::size_t j = 0; j < n; ++j)
+      moments.cross[k * n + j] = sums.slope()[k] - root * moments.gram[k * n + j];
+  moments.misfit = std::move(sums.misfit());
+  return moments;
+}
+
+double effective_rank(const EnsembleMoments& moments) {
+  const std::size_t n = moments.n_ens;
+  double trace = 0, squares = 0;
+  for (std::size_t i = 0; i < n; ++i) trace += moments.gram[i * n + i];
+  if (trace == 0) return 0;
+  for (const double value : moments.gram) squares += (value / trace) * (value / trace);
+  return 1 / squares;
+}
+
+void ensemble_weights(double* transform, const EnsembleMoments& moments, EnsembleMethod method,
+                      double dt, int n_threads) {
+  check_dt(dt);
+  const std::size_t n = moments.n_ens, size = n * n;
+  const double step = dt / std::sqrt(static_cast<double>(n - 1));
+  if (is_perturbed(method) && moments.noise.size() != size)
+    fail("the moments have no noise, expected it for a method whose observations are perturbed");
+  auto omega = Buffer<double>::uninitialized(size), solved = Buffer<double>::uninitialized(size);
+  for (std::size_t i = 0; i < size; ++i) omega[i] = dt * moments.gram[i];
+  for (std::size_t i = 0; i < n; ++i) omega[i * n + i] += 1;
+  std::vector<double> mean(n);
+  for (std::size_t k = 0; k < n; ++k) {
+    for (std::size_t j = 0; j < n; ++j) mean[k] += moments.cross[k * n + j];
+    mean[k] /= static_cast<double>(n);
+  }
+  if (method == EnsembleMethod::etki) {
+    const MatrixView<double> root{solved.data(), n, n, n};
+    if (!linalg::inverse_symmetric_root(root, {omega.data(), n, n, n}, n_threads))
+      fail_indefinite(dt);
+    std::vector<double> half(n), w(n);
+    for (std::size_t k = 0; k < n; ++k)
+      for (std::size_t i = 0; i < n; ++i) half[k] += root(k, i) * mean[i];
+    for (std::size_t k = 0; k < n; ++k)
+      for (std::size_t i = 0; i < n; ++i) w[k] += root(k, i) * half[i];
+    for (std::size_t j = 0; j < n; ++j)
+      for (std::size_t k = 0; k < n; ++k)
+        transform[j * n + k] = step * w[k] + (root(j, k) - (j == k ? 1 : 0));
+    return;
+  }
+  const double noise = 1 / std::sqrt(dt);
+  for (std::size_t k = 0; k < n; ++k)
+    for (std::size_t j = 0; j < n; ++j) {
+      double value = moments.cross[k * n + j];
+      if (method == EnsembleMethod::denkf) value = (value + mean[k]) / 2;
+      if (is_perturbed(method)) value += noise * moments.noise[k * n + j];
+      solved[k * n + j] = value;
+    }
+  const MatrixView<double> factor{omega.data(), n, n, n}, s{solved.data(), n, n, n};
+  const double floor = linalg::rounding_of_pivots(constant(factor));
+  if (linalg::cholesky(factor, floor, n_threads) < n) fail_indefinite(dt);
+  linalg::solve_lower(s, constant(factor), n_threads);
+  linalg::solve_lower_transposed(s, constant(factor), n_threads);
+  for (std::size_t j = 0; j < n; ++j)
+    for (std::size_t k = 0; k < n; ++k) transform[j * n + k] = step * solved[k * n + j];
+}
+
+}  // namespace bpfree

@@ -1,0 +1,193 @@
+// SPDX-License-Identifier: BSD-3-Clause
+#include "network/ensemble_transform.h"
+
+#include <algorithm>
+#include <cmath>
+#include <string>
+
+#include "base/error.h"
+#include "base/parallel.h"
+#include "linalg/cholesky.h"
+#include "network/array_checks.h"
+#include "network/ensemble_strips.h"
+#include "network/observations.h"
+
+namespace bpfree {
+
+namespace {
+
+using product::Dtype;
+
+std::size_t bytes_of(const Members& members) {
+  return checked_product(members.rows, members.columns, members.is_f64 ? 8 : 4);
+}
+
+void check_members(const Members& out, const Members& theta) {
+  if (theta.rows < 2)
+    fail("theta has " + std::to_string(theta.rows) + (theta.rows == 1 ? " member" : " members") +
+         ", expected at least 2");
+  if (out.rows != theta.rows || out.columns != theta.columns || out.is_f64 != theta.is_f64)
+    fail("out is " + shape_text(out.rows, out.columns) + ", expected " +
+         shape_text(theta.rows, theta.columns) + " and the type of theta");
+  if (out.data != theta.data)
+    check_apart({{"out", out.data, bytes_of(out)}, {"theta", theta.data, bytes_of(theta)}}, 1);
+}
+
+MatrixView<double> square(const Buffer<double>& buffer, std::size_t n) {
+  return {buffer.data(), n, n, n};
+}
+
+// What z of the data form is made from, [n_obs, n_ens].
+Buffer<double> residuals(const ObservationRows& rows, const UpdateOptions& options) {
+  const std::size_t n = rows.whitened.columns - 1;
+  const double own =
+      std::sqrt(static_cast<double>(n - 1)) * (options.method == EnsembleMethod::denkf ? 0.5 : 1);
+  const double noise = 1 / std::sqrt(options.dt);
+  auto r = Buffer<double>::uninitialized(checked_product(rows.count, n));
+  for (std::size_t m = 0; m < rows.count; ++m)
+    for (std::size_t j = 0; j < n; ++j) {
+      double value = rows.whitened(m, n) - own * rows.whitened(m, j);
+      if (is_perturbed(options.method)) value += noise * rows.companion(m, j);
+      r[m * n + j] = value;
+    }
+  return r;
+}
+
+// a <- 1 + dt a and its factor; gives what effective_rank() gives.
+double factor(const Buffer<double>& a, std::size_t n, double dt, int n_threads) {
+  double trace = 0, squares = 0;
+  for (std::size_t i = 0; i < n; ++i) trace += a[i * n + i];
+  for (std::size_t i = 0; trace > 0 && i < n * n; ++i) squares += (a[i] / trace) * (a[i] / trace);
+  for (double& value : a) value *= dt;
+  for (std::size_t i = 0; i < n; ++i) a[i * n + i] += 1;
+  const double floor = linalg::rounding_of_pivots(constant(square(a, n)));
+  if (linalg::cholesky(square(a, n), floor, n_threads) < n) fail_indefinite(dt);
+  return trace > 0 ? 1 / squares : 0;
+}
+
+// r <- (1 + dt Y^T Y)^-1 r, with the smaller of the two matrices that this can be done with.
+double solve(const Buffer<double>& r, const ObservationRows& rows, double dt, int n_threads) {
+  const std::size_t n = rows.whitened.columns - 1, n_obs = rows.count;
+  const MatrixView<double> residual{r.data(), n_obs, n, n};
+  const product::Matrix y{rows.whitened.data, n_obs, n, rows.whitened.stride};
+  const bool small = n_obs <= n;
+  const std::size_t size = small ? n_obs : n;
+  const auto a = Buffer<double>::uninitialized(checked_product(size, size));
+  product::product(a.data(), size, y, !small, y, small, Dtype::f64, false, n_threads);
+  const double rank = factor(a, size, dt, n_threads);
+  const auto lower = constant(square(a, size));
+  if (small) {
+    linalg::solve_lower(residual, lower, n_threads);
+    linalg::solve_lower_transposed(residual, lower, n_threads);
+    return rank;
+  }
+  const auto s = Buffer<double>::uninitialized(checked_product(n, n));
+  product::product(s.data(), n, y, true, {r.data(), n_obs, n, n}, false, Dtype::f64, false,
+                   n_threads);
+  linalg::solve_lower(square(s, n), lower, n_threads);
+  linalg::solve_lower_transposed(square(s, n), lower, n_threads);
+  for (double& value : s) value *= -dt;
+  product::product(r.data(), n, y, false, {s.data(), n, n, n}, false, Dtype::f64, true, n_threads);
+  return rank;
+}
+
+EnsembleReport update_by_data(const Members& out, const Members& theta,
+                              const EnsembleOutputs& outputs, const UpdateOptions& options,
+                              int n_threads) {
+  const bool localised = options.localization != product::Localization::none;
+  Observations observations(outputs, localised && outputs.noise.is_matrix, true, n_threads);
+  const std::size_t n = theta.rows, n_obs = observations.n_obs();
+  const ObservationRows rows = observations.rows(0);
+  EnsembleReport report;
+  report.form = EnsembleForm::data;
+  ObservationSums sums(n, true);
+  sums.add(rows, n_threads);
+  report.misfit = std::move(sums.misfit());
+  const Buffer<double> z = residuals(rows, options);
+  report.effective_rank = solve(z, rows, options.dt, n_threads);
+  // Parameters are near outputs, not near what a factor of the noise makes of them.
+  const bool plain = rows.plain.data != nullptr;
+  if (plain)
+    linalg::solve_lower_transposed({z.data(), n_obs, n, n}, observations.factor(), n_threads);
+  const double step = options.dt / std::sqrt(static_cast<double>(n - 1));
+  for (double& value : z) value *= step;
+  const MatrixView<double>& y = plain ? rows.plain : rows.whitened;
+  EnsembleStrips::Shrinking shrinking{options.localization, options.taper, {}};
+  for (std::size_t m = 0; localised && m < n_obs; ++m) {
+    double sum = 0;
+    for (std::size_t j = 0; j < n; ++j) sum += y(m, j) * y(m, j);
+    shrinking.inverse.push_back(sum > 0 ? 1 / std::sqrt(sum) : 0);
+  }
+  const EnsembleStrips strips(theta.is_f64 ? Dtype::f64 : Dtype::f32, n, {z.data(), n, n_obs, 1, n},
+                              {y.data, n_obs, n, y.stride, 1}, shrinking, n_threads);
+  strips.run(out, theta, n_threads);
+  return report;
+}
+
+void check_update(const Members& theta, const EnsembleOutputs& outputs,
+                  const UpdateOptions& options) {
+  if (outputs.g.rows != theta.rows)
+    fail("g has " + std::to_string(outputs.g.rows) + " members, expected the " +
+         std::to_string(theta.rows) + " of theta");
+  if (outputs.y == nullptr || outputs.score.data != nullptr)
+    fail("a score was given, expected y: an update by a score goes through ensemble_weights()");
+  check_dt(options.dt);
+  const bool localised = options.localization != product::Localization::none;
+  if (options.method == EnsembleMethod::etki && localised)
+    fail(
+        "method is etki, expected another with localization: the root acts on members, not on "
+        "covariances");
+  if (options.method == EnsembleMethod::etki && options.form == EnsembleForm::data)
+    fail("method is etki, expected another for the data form: the root is one of members");
+  if (localised && options.form == EnsembleForm::ensemble)
+    fail(
+        "form is ensemble, expected data or auto with localization: a shrunk covariance is no "
+        "product with anomalies");
+  if (options.localization == product::Localization::taper && options.taper == nullptr)
+    fail("the taper is a null pointer");
+  if (options.localization == product::Localization::sec_fisher && theta.rows < 4)
+    fail("theta has " + std::to_string(theta.rows) +
+         " members, expected at least 4 for localization 'sec_fisher'");
+}
+
+// Flops of the one against those of the other; float64's count twice where the members are float32.
+bool data_is_cheaper(const Members& theta, const EnsembleOutputs& outputs) {
+  const double n = static_cast<double>(theta.rows), p = static_cast<double>(theta.columns);
+  const double m = static_cast<double>(outputs.g.columns), algebra = theta.is_f64 ? 1 : 2;
+  const double by_ensemble =
+      2 * p * n * n + algebra * ((outputs.perturbed ? 4 : 2) * m * n * n + 7 * n * n * n / 3);
+  return 4 * p * m * n + algebra * (4 * m * m * n + m * m * m / 3) < by_ensemble;
+}
+
+}  // namespace
+
+void ensemble_transform(const Members& out, const Members& theta, const double* transform,
+                        bool bf16, int n_threads) {
+  check_members(out, theta);
+  if (bf16 && theta.is_f64) fail("theta is float64, expected float32 members for bfloat16");
+  const std::size_t n = theta.rows;
+  const Dtype dtype = bf16 ? Dtype::bf16 : theta.is_f64 ? Dtype::f64 : Dtype::f32;
+  const EnsembleStrips strips(dtype, n, {transform, n, n, n, 1}, {}, {}, n_threads);
+  strips.run(out, theta, n_threads);
+}
+
+EnsembleReport ensemble_update(const Members& out, const Members& theta,
+                               const EnsembleOutputs& outputs, const UpdateOptions& options,
+                               int n_threads) {
+  check_members(out, theta);
+  check_update(theta, outputs, options);
+  EnsembleOutputs source = outputs;
+  source.perturbed = is_perturbed(options.method);
+  const bool automatic = options.form == EnsembleForm::automatic &&
+                         options.method != EnsembleMethod::etki && data_is_cheaper(theta, source);
+  if (options.localization != product::Localization::none || automatic ||
+      options.form == EnsembleForm::data)
+    return update_by_data(out, theta, source, options, n_threads);
+  EnsembleMoments moments = ensemble_moments(source, n_threads);
+  const auto transform = Buffer<double>::uninitialized(checked_product(theta.rows, theta.rows));
+  ensemble_weights(transform.data(), moments, options.method, options.dt, n_threads);
+  ensemble_transform(out, theta, transform.data(), false, n_threads);
+  return {std::move(moments.misfit), effective_rank(moments), EnsembleForm::ensemble};
+}
+
+}  // namespace bpfree
