@@ -151,6 +151,14 @@ def fitness_shaping(
     top_k: int = 0,
     group_size: int = 0,
 ) -> int: ...
+def ensemble_covariance(
+    a: _Real,
+    b: _Real | None,
+    out: _Real,
+    localization: str = "none",
+    taper: _Real | None = None,
+    n_threads: int = 0,
+) -> None: ...
 def ensemble_moments(
     g: _Real,
     y: _F64 | None,

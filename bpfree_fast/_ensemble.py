@@ -27,6 +27,73 @@ class UpdateReport(NamedTuple):
     misfit: NDArray[np.float64]
 
 
+def ensemble_covariance(
+    a: Array,
+    b: Array | None = None,
+    *,
+    localization: Array | str | None = None,
+    out: Array | None = None,
+    n_threads: int | None = None,
+) -> Floats:
+    """Give the sample covariances of an ensemble's columns with those of another.
+
+    Means over the members are subtracted as the columns are packed, members being measured from the
+    first one, so that a mean far from 0 costs no accuracy.
+
+    Parameters
+    ----------
+    a : array of shape (n_ens, p), float32 or float64
+        One row for each member, at least two.
+    b : array of shape (n_ens, q), default=None
+        Of the same type and for the same members. None takes `a`: then half of the result is
+        computed and written twice.
+    localization : array of shape (p, q), or {'sec', 'sec_fisher'}, default=None
+        What each covariance is multiplied with: a taper of the type of `a`; or from the correlation
+        r of the two columns, ``abs(r)`` ('sec'), or ``Q**2 / (1 + Q**2)`` with Q = r over its
+        standard error ('sec_fisher', at least 4 members). A column that does not vary has r = 0.
+    out : array of shape (p, q), default=None
+        Where the covariances go, of the type of `a`. It may not overlap the inputs.
+    n_threads : int, default=None
+        At least 1; None takes the default of the machine.
+
+    Returns
+    -------
+    out : ndarray of shape (p, q)
+        Divided by ``n_ens - 1``; symmetric to the bit without `b` and without a taper. The same
+        bits for any number of threads. `out` where it was given.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If arrays do not fit or overlap; then nothing was changed.
+
+    References
+    ----------
+    Lee 2021, arXiv:2105.11341 ('sec'). 'sec_fisher' takes half the distance between
+    ``tanh(arctanh(r) - h)`` and ``tanh(arctanh(r) + h)`` for the standard error of r, with Fisher's
+    ``h = 1 / sqrt(n_ens - 3)``.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import bpfree_fast as bf
+    >>> a = np.array([[1.0, 2], [3, 2], [5, 5]])
+    >>> bf.kernels.ensemble_covariance(a)
+    array([[4., 3.],
+           [3., 3.]])
+    """
+    left = _members("a", a)
+    right = None if b is None else _members("b", b)
+    word, taper = _localization(localization)
+    if out is None:
+        columns = left.shape[-1:] if right is None else right.shape[-1:]
+        array = cast("Floats", np.empty((*left.shape[-1:], *columns), left.dtype))
+    else:
+        array = cast("Floats", as_array("out", out))
+    _core.ensemble_covariance(left, right, array, word, taper, _threads(n_threads))
+    return array
+
+
 def ensemble_transform(
     theta: Array,
     transform: Array,
@@ -134,7 +201,7 @@ def ensemble_update(
     localization : array of shape (n_params, n_obs), or {'sec', 'sec_fisher'}, default=None
         What each covariance of a parameter and an output is multiplied with: a taper of the type of
         `theta`; or from their sample correlation r, ``abs(r)`` ('sec'), or ``Q**2 / (1 + Q**2)``
-        with r over its standard error Q ('sec_fisher', at least 4 members). Not with 'etki'. The
+        with Q = r over its standard error ('sec_fisher', at least 4 members). Not with 'etki'. The
         outputs' own covariance is not localised.
     form : {'auto', 'ensemble', 'data'}, default='auto'
         Whether matrices of members or of outputs are solved with: the same result up to rounding,
@@ -184,11 +251,7 @@ def ensemble_update(
     """
     wants_report = flag("return_report", return_report)
     members, outputs = _members("theta", theta), _members("g", g)
-    word, taper = "none", None
-    if isinstance(localization, str):
-        word = choice("localization", localization, LOCALIZATIONS)
-    elif localization is not None:
-        word, taper = "taper", cast("Floats", as_array("localization", localization))
+    word, taper = _localization(localization)
     number = 0
     if choice("method", method, UPDATE_METHODS) in ("enkf", "esmda"):
         number = seed(random_state)
@@ -223,6 +286,14 @@ def noise_covariance(value: Array | float) -> NDArray[np.float64]:
             f"obs_noise_cov has {array.ndim} dimensions, expected a number, variances or a matrix."
         )
     return array
+
+
+def _localization(value: Array | str | None) -> tuple[str, Floats | None]:
+    if value is None:
+        return "none", None
+    if isinstance(value, str):
+        return choice("localization", value, LOCALIZATIONS), None
+    return "taper", cast("Floats", as_array("localization", value))
 
 
 def _members(name: str, value: Array) -> Floats:

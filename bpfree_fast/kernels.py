@@ -27,7 +27,7 @@ from ._arrays import (
     operand,
     product_type,
 )
-from ._ensemble import ensemble_transform, ensemble_update
+from ._ensemble import ensemble_covariance, ensemble_transform, ensemble_update
 from ._goodness import forward_forward_update, goodness
 from ._local_loss import local_loss_update
 from ._low_rank import low_rank_forward
@@ -40,6 +40,7 @@ from ._validation import n_threads as _threads
 __all__ = [
     "dense_forward",
     "dense_update",
+    "ensemble_covariance",
     "ensemble_transform",
     "ensemble_update",
     "feedback_matrix",

@@ -4,7 +4,7 @@
 #include <optional>
 
 #include "bindings/bindings.h"
-#include "network/ensemble_transform.h"
+#include "network/ensemble_covariance.h"
 
 namespace bpfree::bindings {
 
@@ -73,6 +73,36 @@ Doubles vector(const std::vector<double>& values) {
   return out;
 }
 
+product::Localization localization_named(const std::string& name) {
+  using product::Localization;
+  return named<Localization, 4>("localization", name,
+                                {{{"none", Localization::none},
+                                  {"taper", Localization::taper},
+                                  {"sec", Localization::sec},
+                                  {"sec_fisher", Localization::sec_fisher}}});
+}
+
+// Of the type of what it is multiplied with.
+const void* taper_of(const std::optional<py::array>& taper, const py::array& out, bool f64,
+                     std::size_t n_rows, std::size_t n_columns) {
+  if (!taper) return nullptr;
+  check_apart("out", out, "localization", *taper);
+  const std::size_t columns = n_columns == 0 ? kAny : n_columns;
+  if (f64) return checked<double>("localization", *taper, n_rows, columns);
+  return checked<float>("localization", *taper, n_rows, columns);
+}
+
+void bound_covariance(const py::array& a, const std::optional<py::array>& b, const py::array& out,
+                      const std::string& localization, const std::optional<py::array>& taper,
+                      int n_threads) {
+  const EnsembleRows left = rows("a", a), right = b ? rows("b", *b) : EnsembleRows{};
+  const Members to = written(out);
+  const product::Localization kind = localization_named(localization);
+  const void* factors = taper_of(taper, out, left.is_f64, to.rows, to.columns);
+  const py::gil_scoped_release release;
+  ensemble_covariance(to, left, right, kind, factors, n_threads);
+}
+
 py::tuple bound_moments(const py::array& g, const std::optional<py::array>& y,
                         const py::array& obs_noise_cov, const std::optional<py::array>& score,
                         std::size_t softmax_classes, bool perturbed, std::uint64_t seed,
@@ -139,31 +169,20 @@ py::tuple bound_update(const py::array& theta, const py::array& out, const py::a
                        std::uint32_t iteration, const std::string& localization,
                        const std::optional<py::array>& taper, const std::string& form,
                        int n_threads) {
-  using product::Localization;
   const Members from = members("theta", theta), to = written(out);
   EnsembleOutputs outputs{.g = rows("g", g), .seed = seed, .iteration = iteration};
   const std::size_t n_obs = outputs.g.columns;
   outputs.y = checked<double>("y", y, n_obs, 0);
   outputs.noise = noise_of(obs_noise_cov, n_obs);
   UpdateOptions options{.method = method_named(method), .dt = dt};
-  options.localization = named<Localization, 4>("localization", localization,
-                                                {{{"none", Localization::none},
-                                                  {"taper", Localization::taper},
-                                                  {"sec", Localization::sec},
-                                                  {"sec_fisher", Localization::sec_fisher}}});
+  options.localization = localization_named(localization);
   options.form = named<EnsembleForm, 3>("form", form,
                                         {{{"auto", EnsembleForm::automatic},
                                           {"ensemble", EnsembleForm::ensemble},
                                           {"data", EnsembleForm::data}}});
   for (const py::array* in : {&g, &y, &obs_noise_cov})
     check_apart("out", out, "g, y or noise", *in);
-  if (taper) {
-    const std::size_t columns = n_obs == 0 ? kAny : n_obs;
-    options.taper = from.is_f64 ? static_cast<const void*>(checked<double>("localization", *taper,
-                                                                           from.columns, columns))
-                                : checked<float>("localization", *taper, from.columns, columns);
-    check_apart("out", out, "localization", *taper);
-  }
+  options.taper = taper_of(taper, out, from.is_f64, from.columns, n_obs);
   EnsembleReport report;
   {
     const py::gil_scoped_release release;
@@ -176,6 +195,9 @@ py::tuple bound_update(const py::array& theta, const py::array& out, const py::a
 }  // namespace
 
 void bind_ensemble(py::module_& m) {
+  m.def("ensemble_covariance", &bound_covariance, py::arg("a"), py::arg("b").none(true),
+        py::arg("out"), py::arg("localization") = "none", py::arg("taper") = py::none(),
+        py::arg("n_threads") = 0, "out = (a - mean)^T (b - mean) / (n_ens - 1), localised.");
   m.def("ensemble_moments", &bound_moments, py::arg("g"), py::arg("y").none(true),
         py::arg("obs_noise_cov"), py::arg("score") = py::none(), py::arg("softmax_classes") = 0,
         py::arg("perturbed") = false, py::arg("seed") = 0, py::arg("iteration") = 0,

@@ -52,8 +52,8 @@ struct EnsembleRows {
 struct EnsembleOutputs {
   EnsembleRows g;
   const double* y = nullptr;
-  ObservationNoise noise;
-  EnsembleRows score;
+  ObservationNoise noise = {};
+  EnsembleRows score = {};
   std::size_t softmax_classes = 0;
   bool perturbed = false;
   std::uint64_t seed = 0;
