@@ -70,6 +70,33 @@ cdef enum Shaping:
     PAIR = 4
     TOP_K = 5
 
+cdef enum EnsembleMethod:
+    EKI = 0
+    ENKF = 1
+    ESMDA = 2
+    ETKI = 3
+    DENKF = 4
+
+cdef enum EnsembleForm:
+    FORM_AUTO = 0
+    FORM_ENSEMBLE = 1
+    FORM_DATA = 2
+
+cdef enum Localization:
+    LOCALIZATION_NONE = 0
+    LOCALIZATION_TAPER = 1
+    LOCALIZATION_SEC = 2
+    LOCALIZATION_SEC_FISHER = 3
+
+# The fields of bpfree_ensemble; ensemble_init() fills in the defaults.
+cdef struct Ensemble:
+    int method
+    int form
+    int localization
+    double dt
+    uint64_t seed
+    uint32_t iteration
+
 # The fields of bpfree_noise; noise_init() fills in the defaults.
 cdef struct Noise:
     int kind
@@ -180,3 +207,31 @@ cdef int low_rank_forward(float* h, const float* x, int shared_x, const float* W
         double std, size_t tensor, int activation, const Noise* noise, int n_threads) noexcept nogil
 cdef int fitness_shaping(double* utilities, size_t* n_lost, const double* fitness,
         size_t n_members, int maximize, int kind, size_t top_k, size_t group_size) noexcept nogil
+
+cdef int ensemble_init(Ensemble* options, int method) noexcept nogil
+cdef int ensemble_covariance_f32(float* out, const float* a, const float* b, const float* taper,
+        size_t n_ens, size_t p, size_t q, int localization, int n_threads) noexcept nogil
+cdef int ensemble_covariance_f64(double* out, const double* a, const double* b, const double* taper,
+        size_t n_ens, size_t p, size_t q, int localization, int n_threads) noexcept nogil
+cdef int ensemble_weights_f32(double* transform, double* misfit, double* effective_rank,
+        const float* g, const double* y, const float* score, const double* obs_noise_cov,
+        size_t n_noise, size_t n_ens, size_t n_obs, size_t softmax_classes, const Ensemble* options,
+        int n_threads) noexcept nogil
+cdef int ensemble_weights_f64(double* transform, double* misfit, double* effective_rank,
+        const double* g, const double* y, const double* score, const double* obs_noise_cov,
+        size_t n_noise, size_t n_ens, size_t n_obs, size_t softmax_classes, const Ensemble* options,
+        int n_threads) noexcept nogil
+cdef int ensemble_transform_f32(float* out, const float* theta, const double* transform,
+        size_t n_ens, size_t n_params, int n_threads) noexcept nogil
+cdef int ensemble_transform_f64(double* out, const double* theta, const double* transform,
+        size_t n_ens, size_t n_params, int n_threads) noexcept nogil
+cdef int ensemble_transform_bf16(float* out, const float* theta, const double* transform,
+        size_t n_ens, size_t n_params, int n_threads) noexcept nogil
+cdef int ensemble_update_f32(float* out, double* misfit, double* effective_rank, const float* theta,
+        const float* g, const double* y, const double* obs_noise_cov, size_t n_noise,
+        const float* taper, size_t n_ens, size_t n_params, size_t n_obs, const Ensemble* options,
+        int n_threads) noexcept nogil
+cdef int ensemble_update_f64(double* out, double* misfit, double* effective_rank,
+        const double* theta, const double* g, const double* y, const double* obs_noise_cov,
+        size_t n_noise, const double* taper, size_t n_ens, size_t n_params, size_t n_obs,
+        const Ensemble* options, int n_threads) noexcept nogil

@@ -26,6 +26,12 @@ cdef extern from "bpfree/bpfree.h" nogil:
         pass
     ctypedef struct bpfree_noise:
         pass
+    ctypedef enum bpfree_ensemble_method:
+        pass
+    ctypedef enum bpfree_localization:
+        pass
+    ctypedef struct bpfree_ensemble:
+        pass
     ctypedef struct bpfree_shape:
         pass
     const char* bpfree_last_error()
@@ -92,6 +98,35 @@ cdef extern from "bpfree/bpfree.h" nogil:
         const bpfree_noise* noise, int n_threads)
     bpfree_status bpfree_fitness_shaping(double* utilities, size_t* n_lost, const double* fitness,
         size_t n_members, int maximize, bpfree_shaping kind, size_t top_k, size_t group_size)
+    bpfree_status bpfree_ensemble_init(bpfree_ensemble* options, bpfree_ensemble_method method)
+    bpfree_status bpfree_ensemble_covariance_f32(float* out, const float* a, const float* b,
+        const float* taper, size_t n_ens, size_t p, size_t q, bpfree_localization localization,
+        int n_threads)
+    bpfree_status bpfree_ensemble_covariance_f64(double* out, const double* a, const double* b,
+        const double* taper, size_t n_ens, size_t p, size_t q, bpfree_localization localization,
+        int n_threads)
+    bpfree_status bpfree_ensemble_weights_f32(double* transform, double* misfit,
+        double* effective_rank, const float* g, const double* y, const float* score,
+        const double* obs_noise_cov, size_t n_noise, size_t n_ens, size_t n_obs,
+        size_t softmax_classes, const bpfree_ensemble* options, int n_threads)
+    bpfree_status bpfree_ensemble_weights_f64(double* transform, double* misfit,
+        double* effective_rank, const double* g, const double* y, const double* score,
+        const double* obs_noise_cov, size_t n_noise, size_t n_ens, size_t n_obs,
+        size_t softmax_classes, const bpfree_ensemble* options, int n_threads)
+    bpfree_status bpfree_ensemble_transform_f32(float* out, const float* theta,
+        const double* transform, size_t n_ens, size_t n_params, int n_threads)
+    bpfree_status bpfree_ensemble_transform_f64(double* out, const double* theta,
+        const double* transform, size_t n_ens, size_t n_params, int n_threads)
+    bpfree_status bpfree_ensemble_transform_bf16(float* out, const float* theta,
+        const double* transform, size_t n_ens, size_t n_params, int n_threads)
+    bpfree_status bpfree_ensemble_update_f32(float* out, double* misfit, double* effective_rank,
+        const float* theta, const float* g, const double* y, const double* obs_noise_cov,
+        size_t n_noise, const float* taper, size_t n_ens, size_t n_params, size_t n_obs,
+        const bpfree_ensemble* options, int n_threads)
+    bpfree_status bpfree_ensemble_update_f64(double* out, double* misfit, double* effective_rank,
+        const double* theta, const double* g, const double* y, const double* obs_noise_cov,
+        size_t n_noise, const double* taper, size_t n_ens, size_t n_params, size_t n_obs,
+        const bpfree_ensemble* options, int n_threads)
 
 
 cdef int check(int status) except -1 nogil:
@@ -260,3 +295,68 @@ cdef int fitness_shaping(double* utilities, size_t* n_lost, const double* fitnes
         size_t n_members, int maximize, int kind, size_t top_k, size_t group_size) noexcept nogil:
     return bpfree_fitness_shaping(utilities, n_lost, fitness, n_members, maximize,
         <bpfree_shaping>kind, top_k, group_size)
+
+
+cdef int ensemble_init(Ensemble* options, int method) noexcept nogil:
+    return bpfree_ensemble_init(<bpfree_ensemble*>options, <bpfree_ensemble_method>method)
+
+
+cdef int ensemble_covariance_f32(float* out, const float* a, const float* b, const float* taper,
+        size_t n_ens, size_t p, size_t q, int localization, int n_threads) noexcept nogil:
+    return bpfree_ensemble_covariance_f32(out, a, b, taper, n_ens, p, q,
+        <bpfree_localization>localization, n_threads)
+
+
+cdef int ensemble_covariance_f64(double* out, const double* a, const double* b, const double* taper,
+        size_t n_ens, size_t p, size_t q, int localization, int n_threads) noexcept nogil:
+    return bpfree_ensemble_covariance_f64(out, a, b, taper, n_ens, p, q,
+        <bpfree_localization>localization, n_threads)
+
+
+cdef int ensemble_weights_f32(double* transform, double* misfit, double* effective_rank,
+        const float* g, const double* y, const float* score, const double* obs_noise_cov,
+        size_t n_noise, size_t n_ens, size_t n_obs, size_t softmax_classes, const Ensemble* options,
+        int n_threads) noexcept nogil:
+    return bpfree_ensemble_weights_f32(transform, misfit, effective_rank, g, y, score,
+        obs_noise_cov, n_noise, n_ens, n_obs, softmax_classes, <const bpfree_ensemble*>options,
+        n_threads)
+
+
+cdef int ensemble_weights_f64(double* transform, double* misfit, double* effective_rank,
+        const double* g, const double* y, const double* score, const double* obs_noise_cov,
+        size_t n_noise, size_t n_ens, size_t n_obs, size_t softmax_classes, const Ensemble* options,
+        int n_threads) noexcept nogil:
+    return bpfree_ensemble_weights_f64(transform, misfit, effective_rank, g, y, score,
+        obs_noise_cov, n_noise, n_ens, n_obs, softmax_classes, <const bpfree_ensemble*>options,
+        n_threads)
+
+
+cdef int ensemble_transform_f32(float* out, const float* theta, const double* transform,
+        size_t n_ens, size_t n_params, int n_threads) noexcept nogil:
+    return bpfree_ensemble_transform_f32(out, theta, transform, n_ens, n_params, n_threads)
+
+
+cdef int ensemble_transform_f64(double* out, const double* theta, const double* transform,
+        size_t n_ens, size_t n_params, int n_threads) noexcept nogil:
+    return bpfree_ensemble_transform_f64(out, theta, transform, n_ens, n_params, n_threads)
+
+
+cdef int ensemble_transform_bf16(float* out, const float* theta, const double* transform,
+        size_t n_ens, size_t n_params, int n_threads) noexcept nogil:
+    return bpfree_ensemble_transform_bf16(out, theta, transform, n_ens, n_params, n_threads)
+
+
+cdef int ensemble_update_f32(float* out, double* misfit, double* effective_rank, const float* theta,
+        const float* g, const double* y, const double* obs_noise_cov, size_t n_noise,
+        const float* taper, size_t n_ens, size_t n_params, size_t n_obs, const Ensemble* options,
+        int n_threads) noexcept nogil:
+    return bpfree_ensemble_update_f32(out, misfit, effective_rank, theta, g, y, obs_noise_cov,
+        n_noise, taper, n_ens, n_params, n_obs, <const bpfree_ensemble*>options, n_threads)
+
+
+cdef int ensemble_update_f64(double* out, double* misfit, double* effective_rank,
+        const double* theta, const double* g, const double* y, const double* obs_noise_cov,
+        size_t n_noise, const double* taper, size_t n_ens, size_t n_params, size_t n_obs,
+        const Ensemble* options, int n_threads) noexcept nogil:
+    return bpfree_ensemble_update_f64(out, misfit, effective_rank, theta, g, y, obs_noise_cov,
+        n_noise, taper, n_ens, n_params, n_obs, <const bpfree_ensemble*>options, n_threads)

@@ -50,7 +50,7 @@ struct EnsembleRows {
 // by g_j; then y may be null. With softmax_classes, g holds logits of whole samples, and the Hessian of cross-entropy at the
 // members' mean over `noise` (of size 1) takes the place of Gamma^-1 in gram.
 struct EnsembleOutputs {
-  EnsembleRows g;
+  EnsembleRows g = {};
   const double* y = nullptr;
   ObservationNoise noise = {};
   EnsembleRows score = {};

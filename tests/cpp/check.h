@@ -53,6 +53,7 @@ void test_random();
 void test_product();
 void test_capi();
 void test_perturbation();
+void test_ensemble();
 void test_training();
 
 }  // namespace bpfree::test

@@ -26,7 +26,7 @@ constexpr std::array kTests = {
     Test{"parallel", test_parallel}, Test{"row_blocks", test_row_blocks},
     Test{"random", test_random},     Test{"product", test_product},
     Test{"capi", test_capi},         Test{"perturbation", test_perturbation},
-    Test{"training", test_training},
+    Test{"training", test_training}, Test{"ensemble", test_ensemble},
 };
 
 }  // namespace

@@ -155,6 +155,26 @@ def population(
             kernels.RELU, &noise, 0))
 
 
+def ensemble(
+    double[:, ::1] theta, double[:, ::1] covariance, double[::1] misfit, const double[:, ::1] g,
+    const double[::1] y, const double[:, ::1] noise,
+):
+    """Covariances of members and outputs, then a localised update in place; gives the rank."""
+    cdef size_t n_ens = theta.shape[0], n_params = theta.shape[1], n_obs = g.shape[1]
+    cdef double rank = 0
+    cdef kernels.Ensemble options
+    with nogil:
+        check(kernels.ensemble_covariance_f64(
+            &covariance[0, 0], &theta[0, 0], &g[0, 0], NULL, n_ens, n_params, n_obs,
+            kernels.LOCALIZATION_NONE, 0))
+        check(kernels.ensemble_init(&options, kernels.DENKF))
+        options.localization = kernels.LOCALIZATION_SEC
+        check(kernels.ensemble_update_f64(
+            &theta[0, 0], &misfit[0], &rank, &theta[0, 0], &g[0, 0], &y[0], &noise[0, 0],
+            n_obs * n_obs, NULL, n_ens, n_params, n_obs, &options, 0))
+    return rank
+
+
 def refuse():
     cdef float x = 1
     cdef int status = normal_f32(&x, 1, 0, 0, 0, -3)

@@ -29,7 +29,8 @@ static void refusals(void) {
   bpfree_local_loss local;
   bpfree_noise noise;
   uint32_t members[1] = {0};
-  double nan[1];
+  bpfree_ensemble ensemble;
+  double nan[1], deviation[1] = {1};
   memset(nan, 0xff, sizeof nan);
   printf("status %d\n", (int)bpfree_dense_forward(two, NULL, NULL, two, NULL, 1, 2, 1, BPFREE_RELU, 0));
   printf("error %s\n", bpfree_last_error());
@@ -68,6 +69,11 @@ static void refusals(void) {
   printf("error %s\n", bpfree_last_error());
   printf("status %d\n", (int)bpfree_low_rank_forward(two, one, 1, one, NULL, 0, 2, 1, 1, 1, 0.5, 0, BPFREE_RELU, &noise, 0));
   printf("error %s\n", bpfree_last_error());
+  check(bpfree_ensemble_init(&ensemble, BPFREE_EKI));
+  ensemble.dt = -4;
+  printf("status %d\n", (int)bpfree_ensemble_update_f32(two, NULL, NULL, two, two, deviation, deviation, 1, NULL, 2, 1, 1,
+                                                        &ensemble, 0));
+  printf("error %s\n", bpfree_last_error());
   printf("unchanged %g %g\n", two[0], two[1]);
 }
 
@@ -97,6 +103,9 @@ int main(void) {
   float theta[(kIn + 1) * kHidden], gradient[(kIn + 1) * kHidden], population[2 * kBatch * kHidden];
   double utilities[4], fitness[4] = {1, 3, 3, 2};
   size_t lost = 9;
+  bpfree_ensemble ensemble;
+  float covariance[kIn * kOutputs], ensemble_x[kBatch * kIn];
+  double misfit[kBatch], transform[kBatch * kBatch], rank, variance = 0.5;
 
   printf("version %s\nisa %s\n", bpfree_version(), bpfree_isa());
   check(bpfree_random_bits(bits, 5, 1, 2, 3, 0));
@@ -190,6 +199,23 @@ int main(void) {
   noise.rank = 2;
   check(bpfree_low_rank_forward(population, x, 1, W, b, 3, 2, kBatch, kIn, kHidden, 0.5, 4, BPFREE_TANH, &noise, 0));
   print("population", population, sizeof population);
+
+  check(bpfree_ensemble_covariance_f32(covariance, x, e, NULL, kBatch, kIn, kOutputs, BPFREE_LOCALIZATION_SEC, 0));
+  print("covariance", covariance, sizeof covariance);
+  check(bpfree_ensemble_init(&ensemble, BPFREE_ENKF));
+  ensemble.dt = 0.5;
+  ensemble.seed = 9;
+  ensemble.iteration = 2;
+  check(bpfree_ensemble_update_f32(ensemble_x, misfit, &rank, x, e, utilities, &variance, 1, NULL, kBatch, kIn,
+                                   kOutputs, &ensemble, 0));
+  print("ensemble", ensemble_x, sizeof ensemble_x);
+  print("misfit", misfit, sizeof misfit);
+  print("rank", &rank, sizeof rank);
+  check(bpfree_ensemble_init(&ensemble, BPFREE_ETKI));
+  check(bpfree_ensemble_weights_f32(transform, NULL, NULL, e, utilities, NULL, &variance, 1, kBatch, kOutputs, 0,
+                                    &ensemble, 0));
+  check(bpfree_ensemble_transform_f32(ensemble_x, x, transform, kBatch, kIn, 0));
+  print("root", ensemble_x, sizeof ensemble_x);
   refusals();
   return 0;
 }

@@ -86,7 +86,16 @@ def numbers():
         x, W, b, n_members=2, first_member=3, std=0.5, tensor=4, generation=1, rank=2,
         activation="tanh", **noise,
     )  # fmt: skip
-    return expected | {"population": population}
+    expected["population"] = population
+    expected["covariance"] = kernels.ensemble_covariance(x, e, localization="sec")
+    members, report = kernels.ensemble_update(
+        x, e, utilities[:3], 0.5, method="enkf", dt=0.5, random_state=9, iteration=2,
+        return_report=True,
+    )  # fmt: skip
+    expected |= {"ensemble": members, "misfit": report.misfit}
+    expected["rank"] = np.float64(report.effective_rank)
+    root = kernels.ensemble_update(x, e, utilities[:3], 0.5, method="etki")
+    return expected | {"root": root}
 
 
 def check_output(text):
@@ -100,7 +109,7 @@ def check_output(text):
     for name, value in expected.items():
         assert printed[name] == value.tobytes().hex(), name
     assert [value for name, value in lines if name == "status"] == [
-        "1", "1", "1", "1", "3", "1", "1", "1", "1", "1", "1", "1", "1",
+        "1", "1", "1", "1", "3", "1", "1", "1", "1", "1", "1", "1", "1", "1",
     ]  # fmt: skip
     errors = [value for name, value in lines if name == "error"]
     for words, sentence in zip(
@@ -117,6 +126,7 @@ def check_output(text):
             "1 elements, expected an even number",
             "NaN or infinite for all 1 members",
             "kind of noise is 0, expected 2 (low_rank)",
+            "dt is -4",
         ],
         errors,
         strict=True,

@@ -143,6 +143,20 @@ def test_low_rank_forward(extension):
     np.testing.assert_array_equal(h, expected)
 
 
+def test_an_ensemble_kalman_update(extension):
+    theta, g = kernels.normal(1, 90, dtype="float64").reshape(6, 15), kernels.normal(2, 24)
+    g, y = g.astype(np.float64).reshape(6, 4), kernels.normal(3, 4, dtype="float64")
+    covariance, misfit, noise = np.empty((15, 4)), np.empty(6), 0.5 * np.eye(4)
+    expected, report = kernels.ensemble_update(
+        theta, g, y, noise, method="denkf", localization="sec", return_report=True
+    )
+    exact = kernels.ensemble_covariance(theta, g)
+    assert extension.ensemble(theta, covariance, misfit, g, y, noise) == report.effective_rank
+    np.testing.assert_array_equal(theta, expected)
+    np.testing.assert_array_equal(covariance, exact)
+    np.testing.assert_array_equal(misfit, report.misfit)
+
+
 def test_failures_become_exceptions(extension):
     with pytest.raises(ValueError, match="-3"):
         extension.refuse()

@@ -322,6 +322,102 @@ bpfree_status bpfree_fitness_shaping(double* utilities, size_t* n_lost, const do
                                      size_t n_members, int maximize, bpfree_shaping kind,
                                      size_t top_k, size_t group_size);
 
+// Ensemble Kalman methods ----------------------------------------------------------------------------------------------
+//
+// An ensemble is theta [n_ens, n_params], a row for each member, and g [n_ens, n_obs] what each predicts for the data y [n_obs];
+// n_ens is at least 2. Covariances divide by n_ens - 1. obs_noise_cov holds variances, not deviations, of the data's noise: one
+// value, n_obs, or a covariance matrix [n_obs, n_obs]; n_noise says how many. g, y and score are finite.
+
+typedef enum bpfree_ensemble_method {
+  BPFREE_EKI = 0,    // theta_j += C_theta_g (C_gg + noise / dt)^-1 (y - g_j)
+  BPFREE_ENKF = 1,   // with y + xi_j, xi_j drawn from N(0, noise / dt)
+  BPFREE_ESMDA = 2,  // the same; dt is 1 / alpha
+  BPFREE_ETKI = 3,   // the mean by that gain, the anomalies by the symmetric square root
+  BPFREE_DENKF = 4   // the mean by that gain, the anomalies by half of it
+} bpfree_ensemble_method;
+
+typedef enum bpfree_ensemble_form {
+  BPFREE_FORM_AUTO = 0,      // whichever needs fewer operations
+  BPFREE_FORM_ENSEMBLE = 1,  // matrices of members
+  BPFREE_FORM_DATA = 2       // matrices of outputs; not for BPFREE_ETKI
+} bpfree_ensemble_form;
+
+// What a covariance of sample correlation r is multiplied with.
+typedef enum bpfree_localization {
+  BPFREE_LOCALIZATION_NONE = 0,
+  BPFREE_LOCALIZATION_TAPER = 1,  // the caller's number
+  BPFREE_LOCALIZATION_SEC = 2,    // |r|
+  BPFREE_LOCALIZATION_SEC_FISHER =
+      3  // Q^2 / (1 + Q^2), Q = r over its standard error; at least 4 members
+} bpfree_localization;
+
+// bpfree_ensemble_init() fills in the defaults; set what differs.
+typedef struct bpfree_ensemble {
+  bpfree_ensemble_method method;
+  bpfree_ensemble_form form;         // BPFREE_FORM_AUTO
+  bpfree_localization localization;  // BPFREE_LOCALIZATION_NONE; not with BPFREE_ETKI
+  double dt;                         // 1; above 0
+  uint64_t seed;                     // 0; of xi
+  uint32_t iteration;                // 0; each has a xi of its own
+} bpfree_ensemble;
+
+bpfree_status bpfree_ensemble_init(bpfree_ensemble* options, bpfree_ensemble_method method);
+
+// out [p, q] = (a - mean)^T (b - mean) / (n_ens - 1) for a [n_ens, p] and b [n_ens, q], localised. b null: a, and q is p; then
+// half is computed. taper [p, q] for BPFREE_LOCALIZATION_TAPER, else null.
+bpfree_status bpfree_ensemble_covariance_f32(float* out, const float* a, const float* b,
+                                             const float* taper, size_t n_ens, size_t p, size_t q,
+                                             bpfree_localization localization, int n_threads);
+bpfree_status bpfree_ensemble_covariance_f64(double* out, const double* a, const double* b,
+                                             const double* taper, size_t n_ens, size_t p, size_t q,
+                                             bpfree_localization localization, int n_threads);
+
+// transform [n_ens, n_ens] of the options' method: row j says how much of each member's anomaly is added to member j. form and
+// localization are not looked at.
+//   misfit          null, or [n_ens]: gets half of each member's squared distance from y, in deviations of the noise; it wants y
+//   effective_rank  null, or gets trace(K)^2 / sum of K^2, K the Gram matrix of the outputs' anomalies
+//   score           null, or [n_ens, n_obs] in the place of noise^-1 (y - g_j): minus the derivative of a loss by g_j. Then y may
+//                   be null, and the method is not BPFREE_ENKF or BPFREE_ESMDA
+//   softmax_classes 0, or with a score the number of logits of a sample: then g are logits, and the Hessian of cross-entropy at
+//                   their mean over the members, over the one number of the noise, takes the place of noise^-1
+bpfree_status bpfree_ensemble_weights_f32(double* transform, double* misfit, double* effective_rank,
+                                          const float* g, const double* y, const float* score,
+                                          const double* obs_noise_cov, size_t n_noise, size_t n_ens,
+                                          size_t n_obs, size_t softmax_classes,
+                                          const bpfree_ensemble* options, int n_threads);
+bpfree_status bpfree_ensemble_weights_f64(double* transform, double* misfit, double* effective_rank,
+                                          const double* g, const double* y, const double* score,
+                                          const double* obs_noise_cov, size_t n_noise, size_t n_ens,
+                                          size_t n_obs, size_t softmax_classes,
+                                          const bpfree_ensemble* options, int n_threads);
+
+// out = theta + transform (theta - mean); out may be theta itself. bf16: transform and anomalies are rounded to bfloat16, members
+// and sums are float.
+bpfree_status bpfree_ensemble_transform_f32(float* out, const float* theta, const double* transform,
+                                            size_t n_ens, size_t n_params, int n_threads);
+bpfree_status bpfree_ensemble_transform_f64(double* out, const double* theta,
+                                            const double* transform, size_t n_ens, size_t n_params,
+                                            int n_threads);
+bpfree_status bpfree_ensemble_transform_bf16(float* out, const float* theta,
+                                             const double* transform, size_t n_ens, size_t n_params,
+                                             int n_threads);
+
+// out [n_ens, n_params]: the members after one update; out may be theta itself. Nothing of n_params x n_obs is stored.
+//   misfit, effective_rank  as above
+//   taper  [n_params, n_obs] for BPFREE_LOCALIZATION_TAPER, else null
+bpfree_status bpfree_ensemble_update_f32(float* out, double* misfit, double* effective_rank,
+                                         const float* theta, const float* g, const double* y,
+                                         const double* obs_noise_cov, size_t n_noise,
+                                         const float* taper, size_t n_ens, size_t n_params,
+                                         size_t n_obs, const bpfree_ensemble* options,
+                                         int n_threads);
+bpfree_status bpfree_ensemble_update_f64(double* out, double* misfit, double* effective_rank,
+                                         const double* theta, const double* g, const double* y,
+                                         const double* obs_noise_cov, size_t n_noise,
+                                         const double* taper, size_t n_ens, size_t n_params,
+                                         size_t n_obs, const bpfree_ensemble* options,
+                                         int n_threads);
+
 #pragma GCC visibility pop
 #ifdef __cplusplus
 }
