@@ -22,6 +22,8 @@ NAMES = (
     "evotorch_network",
     "evosax_search",
     "pycma_search",
+    "numpy_ensemble",
+    "smoother",
 )
 
 

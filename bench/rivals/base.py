@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from ensemble_problem import KalmanProblem
 from harness import Contestant
 from numpy.typing import NDArray
 from problem import F32, Data, Layers, Problem
@@ -134,6 +135,12 @@ class Rival:
 
     def searcher(self, problem: SearchProblem, *, seed: int = 0) -> Searcher:
         raise NotImplementedError(f"{self.name} does not search")
+
+    def kalman_update(self, problem: KalmanProblem) -> Call:
+        raise NotImplementedError(f"{self.name} has no ensemble Kalman update")
+
+    def covariance(self, a: F32, b: F32 | None) -> Call:
+        raise NotImplementedError(f"{self.name} has no covariance")
 
     def predictor(self, problem: Problem, layers: Layers, x: F32) -> Call:
         raise NotImplementedError(f"{self.name} does not predict")

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from rows import (
+    ensemble,
     evolution,
     fitting,
     forward_forward,
@@ -31,6 +32,7 @@ MODULES = (
     forward_forward,
     evolution,
     search,
+    ensemble,
     mnist,
 )
 ROWS: dict[str, Row] = {row.name: row for module in MODULES for row in module.ROWS}
