@@ -59,12 +59,13 @@ void solve_rows(MatrixView<double> x, MatrixView<const double> l) {
   for (std::size_t r = 0; r < x.rows; ++r)
     for (std::size_t j = 0; j < l.rows; ++j) columns[j][r] = x(r, j);
   for (std::size_t j = 0; j < l.rows; ++j) {
-    double* sum = columns[j];
+    double sum[kAtOnce];
+    std::copy_n(columns[j], kAtOnce, sum);
     for (std::size_t k = 0; k < j; ++k) {
       const double factor = l(j, k);
       for (std::size_t r = 0; r < kAtOnce; ++r) sum[r] -= factor * columns[k][r];
     }
-    for (std::size_t r = 0; r < kAtOnce; ++r) sum[r] /= l(j, j);
+    for (std::size_t r = 0; r < kAtOnce; ++r) columns[j][r] = sum[r] / l(j, j);
   }
   for (std::size_t r = 0; r < x.rows; ++r)
     for (std::size_t j = 0; j < l.rows; ++j) x(r, j) = columns[j][r];
@@ -81,13 +82,14 @@ void solve_columns(MatrixView<double> b, MatrixView<const double> minus,
       rows[i][c] = minus.data == nullptr ? b(i, c) : b(i, c) - minus(i, c);
   for (std::size_t step = 0; step < n; ++step) {
     const std::size_t i = kTransposed ? n - 1 - step : step;
-    double* sum = rows[i];
+    double sum[kAtOnce];
+    std::copy_n(rows[i], kAtOnce, sum);
     const std::size_t first = kTransposed ? i + 1 : 0, last = kTransposed ? n : i;
     for (std::size_t k = first; k < last; ++k) {
       const double factor = kTransposed ? l(k, i) : l(i, k);
       for (std::size_t c = 0; c < kAtOnce; ++c) sum[c] -= factor * rows[k][c];
     }
-    for (std::size_t c = 0; c < kAtOnce; ++c) sum[c] /= l(i, i);
+    for (std::size_t c = 0; c < kAtOnce; ++c) rows[i][c] = sum[c] / l(i, i);
   }
   for (std::size_t i = 0; i < n; ++i)
     for (std::size_t c = 0; c < b.columns; ++c) b(i, c) = rows[i][c];

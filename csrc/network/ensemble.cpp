@@ -16,11 +16,24 @@ namespace bpfree {
 
 namespace {
 
+constexpr std::size_t kStripe = 128;  // rows of the Gram matrix that end at the same column
+
 // out [n, n] += a^T b for rows that are observations.
 void add_product(Buffer<double>& out, std::size_t n, MatrixView<const double> a,
                  MatrixView<const double> b, bool first, int n_threads) {
   product::product(out.data(), n, {a.data, a.rows, n, a.stride}, true,
                    {b.data, b.rows, n, b.stride}, false, product::Dtype::f64, !first, n_threads);
+}
+
+// The lower half of it, and of the upper what stands in the same rows of a stripe.
+void add_gram(Buffer<double>& out, std::size_t n, MatrixView<const double> a, bool first,
+              int n_threads) {
+  for (std::size_t row = 0; row < n; row += kStripe) {
+    const std::size_t count = std::min(kStripe, n - row);
+    product::product(out.data() + row * n, n, {a.data + row, a.rows, count, a.stride}, true,
+                     {a.data, a.rows, row + count, a.stride}, false, product::Dtype::f64, !first,
+                     n_threads);
+  }
 }
 
 }  // namespace
@@ -50,7 +63,7 @@ EnsembleMoments ensemble_moments(const EnsembleOutputs& outputs, int n_threads) 
   for (std::size_t m = 0; m < observations.n_obs(); m += observations.chunk()) {
     const ObservationRows rows = observations.rows(m);
     const auto whitened = constant(rows.whitened);
-    add_product(moments.gram, n, whitened, whitened, m == 0, n_threads);
+    add_gram(moments.gram, n, whitened, m == 0, n_threads);
     if (score)
       add_product(moments.cross, n, constant(rows.plain), constant(rows.companion), m == 0,
                   n_threads);
@@ -58,6 +71,8 @@ EnsembleMoments ensemble_moments(const EnsembleOutputs& outputs, int n_threads) 
       add_product(moments.noise, n, whitened, constant(rows.companion), m == 0, n_threads);
     sums.add(rows, n_threads);
   }
+  for (std::size_t i = 0; i < n; ++i)
+    for (std::size_t j = 0; j < i; ++j) moments.gram[j * n + i] = moments.gram[i * n + j];
   // Residuals without noise are those of the mean less the member's own anomaly.
   const double root = std::sqrt(static_cast<double>(n - 1));
   for (std::size_t k = 0; !score && k < n; ++k)

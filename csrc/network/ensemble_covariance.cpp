@@ -19,6 +19,7 @@ namespace {
 using product::Localization;
 using product::RowBlock;
 
+constexpr std::size_t kLine = 64;
 constexpr std::size_t kBlocks = 8;  // row blocks of a task: a hundred columns of a
 
 void check(const Members& out, const EnsembleRows& a, const EnsembleRows& b,
@@ -144,25 +145,29 @@ class Covariance {
                    .blocks = blocks.data(),
                    .n_blocks = blocks.size()});
     const std::size_t end = symmetric_ ? row + n_rows : q_;
-    for (std::size_t j = 0; j < end; j += width_) {
-      const std::size_t n_columns = std::min(width_, end - j);
-      T* out = out_ + row * q_ + j;
-      store_({.a = {},
-              .packed = packed,
-              .panel = panels_.data() + j * n_ens_,
-              .depth = n_ens_,
-              .blocks = blocks.data(),
-              .n_blocks = blocks.size(),
-              .out = out,
-              .out_stride = q_,
-              .n_columns = n_columns,
-              .accumulate = false});
-      shrink(out, row, j, n_rows, n_columns, row_inverse);
-      if (symmetric_ && j + n_columns <= row) mirror(row, j, n_rows, n_columns);
-    }
-    // The panels on the diagonal would write over what is mirrored into them.
-    for (std::size_t j = row / width_ * width_; symmetric_ && j < end; j += width_)
-      if (j + std::min(width_, end - j) > row) mirror(row, j, n_rows, std::min(width_, end - j));
+    // Block by block over all panels, so that rows of out are written from left to right; what the next tile will write is asked
+    // for before this one is multiplied, or every tile would wait for memory.
+    for (const RowBlock& block : blocks)
+      for (std::size_t j = 0; j < end; j += width_) {
+        T* out = out_ + row * q_ + j;
+        for (std::size_t i = block.row; j + 2 * width_ <= end && i < block.row + block.height; ++i)
+          for (std::size_t byte = 0; byte < 2 * kLine; byte += kLine)
+            __builtin_prefetch(reinterpret_cast<const char*>(out + i * q_ + width_) + byte, 1, 3);
+        store_({.a = {},
+                .packed = packed,
+                .panel = panels_.data() + j * n_ens_,
+                .depth = n_ens_,
+                .blocks = &block,
+                .n_blocks = 1,
+                .out = out,
+                .out_stride = q_,
+                .n_columns = std::min(width_, end - j),
+                .accumulate = false});
+      }
+    for (std::size_t j = 0; j < end; j += width_)
+      shrink(out_ + row * q_ + j, row, j, n_rows, std::min(width_, end - j), row_inverse);
+    for (std::size_t j = 0; symmetric_ && j < end; j += width_)
+      mirror(row, j, n_rows, std::min(width_, end - j));
   }
 
   void shrink(T* out, std::size_t row, std::size_t column, std::size_t n_rows,

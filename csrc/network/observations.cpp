@@ -15,8 +15,9 @@ namespace bpfree {
 namespace {
 
 constexpr std::size_t kTile = 32;                            // observations of a task
-constexpr std::size_t kChunkDoubles = std::size_t{1} << 20;  // of one array of a stretch
-constexpr double kElementCost = 30;  // flops that a core does in the time of one
+constexpr std::size_t kChunkDoubles = std::size_t{1} << 16;  // of one array of a stretch
+constexpr std::size_t kMinChunk = 256;  // observations: fewer would read the Gram matrix too often
+constexpr double kElementCost = 30;     // flops that a core does in the time of one
 constexpr double kAsymmetry = 1e-6;
 
 template <class T>
@@ -54,7 +55,7 @@ Observations::Observations(const EnsembleOutputs& outputs, bool keep_plain, bool
   const std::size_t classes = std::max<std::size_t>(outputs.softmax_classes, 1);
   stride_ = round_up(n_ens_ + 1, 8) + 8;  // rows that do not fall onto the same sets of the cache
   tile_ = round_up(kTile, classes);
-  chunk_ = std::max<std::size_t>(kChunkDoubles / stride_ / tile_, 1) * tile_;
+  chunk_ = round_up(std::max(kChunkDoubles / stride_, kMinChunk), tile_);
   if (whole || outputs.noise.is_matrix || chunk_ > n_obs_) chunk_ = n_obs_;
   if (outputs.noise.is_matrix) factor_noise();
   const std::size_t size = checked_product(chunk_, stride_);

@@ -19,7 +19,7 @@ kernels = bf.kernels
 METHODS = ("eki", "enkf", "esmda", "etki", "denkf")
 TYPES = (np.float32, np.float64)
 # n_ens, n_params, n_obs: edges of vectors, panels and row blocks, more than one stretch of each.
-SHAPES = [(2, 1, 1), (3, 7, 5), (15, 33, 40), (20, 100, 3), (40, 65, 200), (70, 300, 33)]
+SHAPES = [(2, 1, 1), (3, 7, 5), (15, 33, 40), (20, 100, 3), (40, 65, 200), (140, 90, 600)]
 
 
 def draw(*shape, seed=0, dtype=np.float64):
@@ -125,7 +125,7 @@ def test_the_posterior_of_a_linear_model(shape):
 
 def test_many_small_steps_are_one():
     """ES-MDA with alphas whose inverses sum to 1, on a linear model: the mean of one step."""
-    n_ens, n_params, n_obs = 4000, 4, 3
+    n_ens, n_params, n_obs = 500, 4, 3
     theta, A = draw(n_ens, n_params), draw(n_obs, n_params, seed=1)
     y, one = draw(n_obs, seed=2), None
     one = kernels.ensemble_update(theta, theta @ A.T, y, 0.5, method="etki")
@@ -134,8 +134,8 @@ def test_many_small_steps_are_one():
         many = kernels.ensemble_update(
             many, many @ A.T, y, 0.5, method="esmda", dt=1 / alpha, random_state=0, iteration=i
         )
-    np.testing.assert_allclose(many.mean(0), one.mean(0), atol=0.06)
-    np.testing.assert_allclose(np.cov(many.T), np.cov(one.T), atol=0.06)
+    np.testing.assert_allclose(many.mean(0), one.mean(0), atol=0.15)
+    np.testing.assert_allclose(np.cov(many.T), np.cov(one.T), atol=0.2)
 
 
 @pytest.mark.parametrize("condition", [1e2, 1e6, 1e10])
