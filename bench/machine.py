@@ -186,6 +186,14 @@ class Peaks:
         found = [self._once(dtype, n_threads) for _ in range(20)]
         return float(np.median(found)) if self._cpu_time else max(found)
 
+    def measure_now(self, n_threads: int) -> None:
+        """Measure while no rival is loaded, whose threads would spin beside the loop.
+
+        Measured after one, float32's peak on two threads came out at half.
+        """
+        for dtype in ("float32", "bfloat16"):
+            self.gflops(dtype, n_threads)
+
     def gflops(self, dtype: str, n_threads: int) -> float | None:
         key = f"{dtype} x{n_threads}"
         if key not in self.found:

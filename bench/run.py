@@ -142,6 +142,7 @@ def main(argv: list[str]) -> int:
     if data.source == "random":
         print("BPFREE_DATA names no MNIST: random bytes of its shape; accuracy rows are skipped")
     peaks = machine.Peaks(ours.core, cpu_time=args.clock == "cpu")
+    peaks.measure_now(args.threads)
     ctx = Context(args.threads, args.seconds, args.rounds, data, peaks, args.epochs)
 
     results = []

@@ -16,9 +16,9 @@ from ._arrays import Floats
 from ._search.build import build, start
 from ._search.covariance import SepCma
 from ._search.loop import SearchInfo, SearchResult, run
-from ._search.objective import Function, Sampler, real_numbers
+from ._search.objective import Function, Sampler, member_indices, real_numbers
 from ._search.remote import MakesExecutor
-from ._search.saving import PARAMETERS, Best, SavedSearch
+from ._search.saving import Best, SavedSearch, own_parameters
 from ._search.shaping import recombination_weights, utilities
 from ._validation import flag, integer, real, seed
 from ._validation import n_threads as _threads
@@ -177,12 +177,7 @@ class EvolutionStrategy(SavedSearch):
         random_state: int | np.random.RandomState | np.random.Generator | None = None,
         n_threads: int | None = None,
     ) -> None:
-        given = locals()
-        if shapes is not None and not isinstance(shapes, str) and np.iterable(shapes):
-            given["shapes"] = [tuple(shape) if np.iterable(shape) else shape for shape in shapes]
-        if np.ndim(std) > 0:
-            given["std"] = np.array(std)  # the caller's may change
-        self._parameters = {name: given[name] for name in PARAMETERS}
+        self._parameters = own_parameters(locals())
         self.seed_ = seed(random_state)
         self._begin(start(x0), n_threads)
 
@@ -263,11 +258,7 @@ class EvolutionStrategy(SavedSearch):
         if members is None:
             indices = np.arange(self.population_size, dtype=np.uint32)
         else:
-            last = self.population_size - 1
-            if not np.iterable(members):
-                raise TypeError(f"members must be a sequence of whole numbers, got {members!r}.")
-            numbers = [integer("each of members", member, 0, last) for member in members]
-            indices = np.array(numbers, np.uint32)
+            indices = member_indices(members, self.population_size)
         if out is not None:
             self._check_out(out, (len(indices), self.n_params))
         return self._sampler().members(indices, out)

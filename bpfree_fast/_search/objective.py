@@ -3,13 +3,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, cast
 
 import numpy as np
 
 from .._arrays import Floats
+from .._validation import integer
 from .bounds import Bounds
 from .methods import F64, Method
 from .noise import Indices
@@ -55,6 +56,13 @@ def real_numbers(name: str, values: object) -> F64:
     if array.dtype.kind not in "fiub":
         raise TypeError(f"{name} must be numbers, got {values!r}.")
     return np.array(array, np.float64)
+
+
+def member_indices(members: object, n: int) -> Indices:
+    """Check numbers of members of a population of n."""
+    if not isinstance(members, Iterable):
+        raise TypeError(f"members must be a sequence of whole numbers, got {members!r}.")
+    return np.array([integer("each of members", i, 0, n - 1) for i in members], np.uint32)
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 from abc import abstractmethod
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -25,6 +26,17 @@ PARAMETERS = (
     "std_learning_rate", "std_decay", "momentum", "beta_1", "beta_2", "epsilon", "max_speed",
     "weight_decay", "noise_reuse", "persistence", "bounds", "bound_handling",
 )  # fmt: skip
+
+
+def own_parameters(given: dict[str, Any]) -> dict[str, Any]:
+    """Give the parameters out of what a caller gave, without arrays that may change later."""
+    own = {name: given[name] for name in PARAMETERS}
+    shapes = own["shapes"]
+    if isinstance(shapes, Iterable) and not isinstance(shapes, str):
+        own["shapes"] = [tuple(s) if isinstance(s, Iterable) else s for s in shapes]
+    if np.ndim(own["std"]) > 0:
+        own["std"] = np.array(own["std"])
+    return own
 
 
 class Best(NamedTuple):

@@ -26,4 +26,9 @@ struct MatrixView {
   T& operator()(std::size_t i, std::size_t j) const { return data[i * stride + j]; }
 };
 
+template <class T>
+MatrixView<const T> constant(MatrixView<T> m) {
+  return {m.data, m.rows, m.columns, m.stride};
+}
+
 }  // namespace bpfree

@@ -31,10 +31,6 @@ MatrixView<T> part(MatrixView<T> m, std::size_t row, std::size_t column, std::si
   return {m.data + row * m.stride + column, rows, columns, m.stride};
 }
 
-MatrixView<const double> constant(MatrixView<double> m) {
-  return {m.data, m.rows, m.columns, m.stride};
-}
-
 // The factor of one block; gives the first bad pivot, or the block's size.
 std::size_t factor_block(MatrixView<double> a, double floor) {
   for (std::size_t j = 0; j < a.rows; ++j) {

@@ -89,4 +89,8 @@ double effective_rank(const EnsembleMoments& moments);
 void ensemble_weights(double* transform, const EnsembleMoments& moments, EnsembleMethod method,
                       double dt, int n_threads);
 
+// What every form of an update says of its step: dt must be above 0, and leave 1 + dt gram positive definite.
+void check_dt(double dt);
+[[noreturn]] void fail_indefinite(double dt);
+
 }  // namespace bpfree

@@ -70,11 +70,4 @@ class ObservationSums {
   std::size_t n_;
 };
 
-inline MatrixView<const double> constant(MatrixView<double> m) {
-  return {m.data, m.rows, m.columns, m.stride};
-}
-
-[[noreturn]] void fail_indefinite(double dt);
-void check_dt(double dt);
-
 }  // namespace bpfree

@@ -1,14 +1,11 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """bf.kernels.ensemble_covariance against its oracle, its symmetry, its bits, what it refuses."""
 
-import os
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from isas import arrays_under
 from oracle import ensemble as oracle
 from tolerances import U
 
@@ -120,16 +117,7 @@ def test_every_isa(tmp_path):
     a, b = ensembles(21, 90, 75, np.float64)
     np.savez(tmp_path / "in.npz", a=a, b=b)
     for isa in core.available_isas():
-        done = subprocess.run(
-            [sys.executable, "-c", ISA_SCRIPT, str(tmp_path / "in.npz"), str(tmp_path / "out.npz")],
-            cwd=tmp_path,
-            env=os.environ | {"BPFREE_ISA": isa},
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-        assert done.stdout.strip() == isa
-        for name, out in np.load(tmp_path / "out.npz").items():
+        for name, out in arrays_under(isa, ISA_SCRIPT, tmp_path).items():
             dtype, how, *own = name.split()
             left, right = a.astype(dtype), b.astype(dtype)
             exact, bound = expected(left, left if own else right, None if how == "None" else how)

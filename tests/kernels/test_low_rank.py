@@ -1,14 +1,11 @@
 # SPDX-License-Identifier: BSD-3-Clause
 """bf.kernels.low_rank_forward: the dense layer with E materialised, bits, ISAs, refusals."""
 
-import os
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from isas import arrays_under
 from oracle import perturbation as oracle
 from tolerances import ACTIVATION, U
 
@@ -202,16 +199,7 @@ def test_every_isa(tmp_path):
     np.savez(tmp_path / "in.npz", shared=x, own=draw(4, 21, 90, seed=3), W=W, b=b)
     found = {}
     for isa in core.available_isas():
-        done = subprocess.run(
-            [sys.executable, "-c", ISA_SCRIPT, str(tmp_path / "in.npz"), str(tmp_path / "out.npz")],
-            cwd=tmp_path,
-            env=os.environ | {"BPFREE_ISA": isa},
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-        assert done.stdout.strip() == isa
-        found[isa] = dict(np.load(tmp_path / "out.npz"))
+        found[isa] = arrays_under(isa, ISA_SCRIPT, tmp_path)
     for arrays in found.values():
         for name, array in arrays.items():
             np.testing.assert_allclose(array, found["scalar"][name], rtol=0, atol=1e-4)

@@ -292,7 +292,7 @@ def test_what_all_losses_share_does_not_count(method, dtype):
     assert norms[1] == pytest.approx(norms[0], rel=1e-5)
 
 
-def test_what_the_caller_gave_and_got_is_not_the_search_itself():
+def test_what_the_caller_gave_and_got_is_not_the_search_itself(tmp_path):
     std = np.full(D, 0.5)
     es = make("pgpe", std=std, x0=np.zeros(D))
     before = pickle.dumps(es)
@@ -305,6 +305,9 @@ def test_what_the_caller_gave_and_got_is_not_the_search_itself():
     for shapes in ([np.array([2, 2]), (2,)], iter([(2, 2), (2,)])):
         es = bf.EvolutionStrategy(x0, 0.1, perturbation="low_rank", shapes=shapes, random_state=0)
         assert np.array_equal(pickle.loads(pickle.dumps(es)).ask(), es.ask())
+        es.save(tmp_path / "search")
+        again = bf.EvolutionStrategy.load(tmp_path / "search")
+        assert np.array_equal(again.ask(), es.ask())
 
 
 def test_xnes_says_so_when_it_loses_its_scale():
