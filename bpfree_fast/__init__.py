@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from . import data, kernels
     from ._core import __version__
+    from .ensemble_kalman import EnsembleKalman, KalmanReport, KalmanResult
     from .estimators import (
         BackpropClassifier,
         BackpropRegressor,
@@ -45,8 +46,11 @@ __all__ = [
     "DFARegressor",
     "ESClassifier",
     "ESRegressor",
+    "EnsembleKalman",
     "EvolutionStrategy",
     "ForwardForwardClassifier",
+    "KalmanReport",
+    "KalmanResult",
     "LocalLossClassifier",
     "LocalLossRegressor",
     "SearchInfo",
@@ -75,6 +79,7 @@ _ESTIMATORS = {
     "load",
 }
 _SEARCH = {"EvolutionStrategy", "SearchInfo", "SearchResult"}
+_KALMAN = {"EnsembleKalman", "KalmanReport", "KalmanResult"}
 _MODULES = {"data", "estimators", "kernels"}
 _INFO = {"get_cmake_dir", "get_include", "show_config"}
 
@@ -86,6 +91,8 @@ def __getattr__(name: str) -> object:
         module = importlib.import_module(f"{__name__}.estimators")
     elif name in _SEARCH:
         module = importlib.import_module(f"{__name__}.evolution_strategy")
+    elif name in _KALMAN:
+        module = importlib.import_module(f"{__name__}.ensemble_kalman")
     elif name in _INFO:
         module = importlib.import_module(f"{__name__}.info")
     elif name == "__version__":

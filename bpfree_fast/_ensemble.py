@@ -274,16 +274,16 @@ def ensemble_update(
     return (array, UpdateReport(*report)) if wants_report else array
 
 
-def noise_covariance(value: Array | float) -> NDArray[np.float64]:
+def noise_covariance(value: Array | float, name: str = "obs_noise_cov") -> NDArray[np.float64]:
     """Give the noise as float64: one variance or several in one dimension, or a matrix."""
     if isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool):
-        return np.full(1, real("obs_noise_cov", float(value), 0, open_low=True))
-    array = _algebra("obs_noise_cov", value)
+        return np.full(1, real(name, float(value), 0, open_low=True))
+    array = _algebra(name, value)
     if array.ndim == 0:
         return array.reshape(1)
     if array.ndim > 2:
         raise ValueError(
-            f"obs_noise_cov has {array.ndim} dimensions, expected a number, variances or a matrix."
+            f"{name} has {array.ndim} dimensions, expected a number, variances or a matrix."
         )
     return array
 

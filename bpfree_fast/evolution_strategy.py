@@ -17,7 +17,7 @@ from ._search.build import build, start
 from ._search.covariance import SepCma
 from ._search.loop import SearchInfo, SearchResult, run
 from ._search.objective import Function, Sampler, member_indices, real_numbers
-from ._search.remote import MakesExecutor
+from ._search.pool import MakesExecutor
 from ._search.saving import Best, SavedSearch, own_parameters
 from ._search.shaping import recombination_weights, utilities
 from ._validation import flag, integer, real, seed

@@ -31,3 +31,22 @@ def failing(x):
 
 def first_parameter(x):
     return float(x[0])
+
+
+def observed(x):
+    """Three outputs of four parameters."""
+    return np.array([x[0] + x[1], np.sin(x[2]), x[3] * x[0]])
+
+
+def all_observed(x):
+    return np.stack([observed(row) for row in x])
+
+
+def killing_observed(x, *, flag, main):
+    killing(x, flag=flag, main=main)
+    return observed(x)
+
+
+def failing_observed(x):
+    """One in some members has no outputs."""
+    return np.full(3, np.nan) if x[0] > 1 else observed(x)

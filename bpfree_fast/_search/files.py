@@ -16,16 +16,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 Arrays = dict[str, NDArray[Any]]
-FORMAT = "bpfree_fast evolution strategy 1"
 _TEXT = "description"
 
 
-def write(path: str | os.PathLike[str], state: Mapping[str, object], arrays: Arrays) -> None:
-    """Write a search, or leave the old file as it was."""
+def write(
+    path: str | os.PathLike[str], kind: str, state: Mapping[str, object], arrays: Arrays
+) -> None:
+    """Write what is of a kind, say 'evolution strategy', or leave the old file as it was."""
     target = Path(path)
     if not target.parent.is_dir():
         raise FileNotFoundError(f"{target.parent} is not a folder: cannot save {target.name}.")
-    text = json.dumps({"format": FORMAT, **state})
+    text = json.dumps({"format": _format(kind), **state})
     # In the same folder, so that the last step is a rename within one file system.
     temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
     try:
@@ -41,8 +42,8 @@ def write(path: str | os.PathLike[str], state: Mapping[str, object], arrays: Arr
         raise
 
 
-def read(path: str | os.PathLike[str]) -> tuple[dict[str, Any], Arrays]:
-    """Read what `write` wrote."""
+def read(path: str | os.PathLike[str], kind: str) -> tuple[dict[str, Any], Arrays]:
+    """Read what `write` wrote of this kind."""
     if not Path(path).is_file():
         raise FileNotFoundError(f"{path} is not a file.")
     try:
@@ -58,7 +59,11 @@ def read(path: str | os.PathLike[str]) -> tuple[dict[str, Any], Arrays]:
         ValueError,
         zipfile.BadZipFile,
     ) as error:
-        raise ValueError(f"{path} is no saved evolution strategy ({error}).") from None
-    if not isinstance(state, dict) or state.get("format") != FORMAT:
-        raise ValueError(f"{path} is no saved evolution strategy: its format is not {FORMAT!r}.")
+        raise ValueError(f"{path} is no saved {kind} ({error}).") from None
+    if not isinstance(state, dict) or state.get("format") != _format(kind):
+        raise ValueError(f"{path} is no saved {kind}: its format is not {_format(kind)!r}.")
     return state, arrays
+
+
+def _format(kind: str) -> str:
+    return f"bpfree_fast {kind} 1"

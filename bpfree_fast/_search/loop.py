@@ -15,7 +15,8 @@ from .._arrays import Floats
 from .._validation import flag, integer, real
 from .methods import F64
 from .objective import Function, Objective
-from .remote import CHUNK, MakesExecutor, Workers
+from .pool import CHUNK, MakesExecutor
+from .remote import Workers
 
 if TYPE_CHECKING:
     from ..evolution_strategy import Best, EvolutionStrategy

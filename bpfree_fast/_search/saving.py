@@ -19,6 +19,7 @@ from .build import Search, start
 if TYPE_CHECKING:
     from typing_extensions import Self
 
+_KIND = "evolution strategy"
 # What a strategy is made with, but for the start, the seed and the threads.
 PARAMETERS = (
     "std", "method", "population_size", "maximize", "antithetic", "perturbation", "shapes", "rank",
@@ -87,7 +88,7 @@ class SavedSearch:
             An npz of plain arrays and JSON; one that exists is replaced in one step.
         """
         state, arrays = self._to_plain()
-        files.write(path, state, arrays)
+        files.write(path, _KIND, state, arrays)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], *, n_threads: int | None = None) -> Self:
@@ -113,11 +114,11 @@ class SavedSearch:
             If the file is truncated, corrupt or not one of ours.
         """
         strategy = cls.__new__(cls)
-        state, arrays = files.read(path)
+        state, arrays = files.read(path, _KIND)
         try:
             strategy._from_plain(state, arrays, n_threads)
         except (KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"{path} is no saved evolution strategy ({error!r}).") from None
+            raise ValueError(f"{path} is no saved {_KIND} ({error!r}).") from None
         return strategy
 
     def __getstate__(self) -> dict[str, Any]:
