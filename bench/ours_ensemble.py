@@ -6,6 +6,7 @@ from __future__ import annotations
 from typing import Any
 
 from ensemble_problem import KalmanProblem
+from lorenz96 import F64, Filter, Setting
 from numpy.typing import NDArray
 from ours import Ours, bf
 from problem import F32
@@ -56,3 +57,21 @@ class OursEnsemble(Ours):
 
     def covariance(self, a: F32, b: F32 | None) -> Call:
         return _Covariance(self.name, a, b, self.n_threads)
+
+
+class OursFilter(Filter):
+    """`EnsembleKalman` as a filter: the forecast is set, the analysis is told."""
+
+    def __init__(self, first: F64, setting: Setting, n_threads: int, seed: int = 0) -> None:
+        self.name = f"ours {setting.method}"
+        self._kalman = bf.EnsembleKalman(
+            first, 1.0, method=setting.method, inflation=setting.inflation, random_state=seed,
+            n_threads=n_threads,
+        )  # fmt: skip
+
+    def members(self) -> F64:
+        return self._kalman.ensemble
+
+    def analyse(self, predicted: F64, y: F64) -> None:
+        self._kalman.ensemble = predicted
+        self._kalman.tell(predicted, y)

@@ -19,6 +19,7 @@ from ._kalman.draws import Draws, mean_of
 from ._kalman.loop import KalmanReport, KalmanResult, run
 from ._kalman.options import F64, build, check_finite, own_parameters, real_array, start
 from ._kalman.saving import SavedEnsemble
+from ._kalman.told import data_of, outputs_of, succeeded
 from ._search.objective import Function
 from ._search.pool import MakesExecutor
 from ._validation import flag, real, seed
@@ -305,7 +306,8 @@ class EnsembleKalman(SavedEnsemble):
             If the step leaves the range of the numbers; then the ensemble cannot go on.
         """
         self._check_unfinished()
-        return self._tell(self._outputs(g), self._data(y))
+        data = data_of(y, self._options.noise_cov)
+        return self._tell(outputs_of(g, self._asked), data)
 
     def minimize(
         self,
@@ -390,39 +392,6 @@ class EnsembleKalman(SavedEnsemble):
             which = "of alphas" if self._options.alphas else f"to time {self._options.max_time:g}"
             raise ValueError(f"the last step {which} is done, after {self.iteration} iterations.")
 
-    def _data(self, y: ArrayLike) -> F64:
-        data = real_array("y", y)
-        if data.ndim != 1 or data.size == 0:
-            raise ValueError(f"y has shape {data.shape}, expected (n_obs,) with n_obs > 0.")
-        wrong = np.flatnonzero(~np.isfinite(data))
-        if wrong.size:
-            raise ValueError(f"y must be finite, got {data[wrong[0]]} at {wrong[0]}.")
-        n_obs = len(self._options.noise_cov)
-        if n_obs > 1 and n_obs != data.size:
-            raise ValueError(
-                f"y has {data.size} observations, but obs_noise_cov is of {n_obs} of them."
-            )
-        return data
-
-    def _outputs(self, g: ArrayLike) -> Floats:
-        given = np.asarray(g) if isinstance(g, np.ndarray) else real_array("g", g)
-        if given.dtype not in (np.float32, np.float64):
-            given = real_array("g", given)
-        return cast("Floats", np.ascontiguousarray(given))
-
-    def _succeeded(self, g: Floats) -> tuple[Floats, NDArray[np.intp]]:
-        """Give the outputs of those that did not fail, and the numbers of those that did."""
-        finite = np.isfinite(g).all(axis=1)
-        n_good = int(np.count_nonzero(finite))
-        if n_good == len(g):
-            return g, np.empty(0, np.intp)
-        if n_good < 2:
-            raise ValueError(
-                f"{n_good} of {len(g)} members have finite outputs in iteration {self.iteration}, "
-                f"expected at least 2: nothing was changed."
-            )
-        return g[finite], np.flatnonzero(~finite)
-
     def _tell(self, g: Floats, y: F64) -> KalmanReport:
         if g.shape != (self.n_ens, y.size):
             raise ValueError(
@@ -430,7 +399,7 @@ class EnsembleKalman(SavedEnsemble):
                 f"member for each of y."
             )
         options, asked = self._options, self._asked
-        outputs, failed = self._succeeded(g)
+        outputs, failed = succeeded(g, self.iteration)
         misfit = step.misfit_of_mean(outputs, y, options.noise_cov, self._n_threads)
         rows = asked if not failed.size else np.delete(asked, failed, axis=0)
         remaining = options.max_time - self.time
@@ -441,8 +410,7 @@ class EnsembleKalman(SavedEnsemble):
             remaining=remaining, n_threads=self._n_threads,
         )  # fmt: skip
         if failed.size:
-            succeeded = np.setdiff1d(np.arange(self.n_ens), failed)
-            asked[succeeded] = rows
+            asked[np.setdiff1d(np.arange(self.n_ens), failed)] = rows
             asked[failed] = self._draws.replacements(rows, failed, self.iteration)
         if options.dropout:
             np.add(asked, kept, out=self._members)

@@ -143,6 +143,7 @@ def test_docs_build_without_a_warning(tmp_path):
         "README.md",
         "docs/quickstart.md",
         "docs/kernels.md",
+        "docs/methods/ensemble_kalman.md",
         "docs/methods/evolution.md",
         "docs/methods/evolution_strategy.md",
         "docs/methods/forward_forward.md",

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Ensemble Kalman kernels: updates, their memory, localised ones, covariances."""
+"""Ensemble Kalman kernels: updates, their memory, localised ones, covariances; filters."""
 
 from __future__ import annotations
 
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -14,8 +14,10 @@ from pathlib import Path
 import numpy as np
 import ours
 from ensemble_problem import KalmanProblem, change_error, right_answer
-from harness import Floor, Line, Result, Spread
-from ours_ensemble import OursEnsemble
+from harness import Contestant, Floor, Line, Result, Spread
+from lorenz96 import SETTINGS, SPIN_UP, Filter, NumpyEtkf, Setting, forecast, start, twin
+from numpy.typing import NDArray
+from ours_ensemble import OursEnsemble, OursFilter
 from rivals.base import Rival
 
 from rows.common import Context, Entry, Row, compete, finish, judge_ratios
@@ -140,6 +142,72 @@ def memory(ctx: Context, *, name: str) -> Result:
     return result
 
 
+# The standard twin experiment.
+
+CYCLES, N_SEEDS = 5000, 3
+DIGIT = 0.01  # published errors have two digits
+
+
+class _Analyses(Contestant):
+    """The analysis of one forecast, again and again."""
+
+    def __init__(self, filter_: Filter, predicted: NDArray[np.float64]) -> None:
+        self.name, self._filter, self._predicted = filter_.name, filter_, predicted
+        self._y = predicted.mean(0) + np.random.default_rng(2).standard_normal(predicted.shape[1])
+
+    def many(self, n: int) -> None:
+        for _ in range(n):
+            self._filter.analyse(self._predicted, self._y)
+
+
+def lorenz96(ctx: Context, *, name: str) -> Result:
+    result = Result(name, f"Lorenz-96, analysis error over {CYCLES} cycles, {N_SEEDS} seeds")
+    if ours.MISSING:
+        result.skipped = ours.MISSING
+        return result
+
+    def errors(make: Callable[[NDArray[np.float64], int], Filter], n_ens: int) -> Spread:
+        found = []
+        for seed in range(N_SEEDS):
+            truth, first = start(n_ens, seed)
+            found.append(twin(make(first, seed), truth, CYCLES, seed))
+        return Spread.of(found)
+
+    def of(setting: Setting) -> Callable[[NDArray[np.float64], int], Filter]:
+        return lambda first, seed: OursFilter(first, setting, ctx.n_threads, seed)
+
+    for setting in SETTINGS:
+        value = errors(of(setting), setting.n_ens)
+        result.lines.append(Line(f"ours {setting.title}", "rmse", value))
+        floor = Floor(setting.title, setting.published + DIGIT, at_most=True)
+        result.verdicts.append(floor.judge(value.median))
+    etkf = SETTINGS[0]
+    value = errors(lambda first, _: NumpyEtkf(first, etkf.inflation), etkf.n_ens)
+    result.lines.append(Line(f"numpy etkf, {etkf.n_ens} members", "rmse", value))
+    # Both, from the same members, must be the same filter before chaos parts them.
+    truth, first = start(etkf.n_ens, 0)
+    contestants: list[Filter] = [
+        OursFilter(first, etkf, ctx.n_threads),
+        NumpyEtkf(first, etkf.inflation),
+    ]
+    predicted = forecast(first)
+    for filter_ in contestants:
+        filter_.analyse(predicted, truth)
+    error = float(np.abs(contestants[0].members() - contestants[1].members()).max())
+    if not error <= 1e-10:
+        result.wrong.append(f"the first analysis is off by {error:.2g}")
+    entries = [
+        Entry(_Analyses(filter_, predicted), label="an analysis: ") for filter_ in contestants
+    ]
+    ratios = compete(ctx, result, entries, unit="us", to_unit=lambda seconds: seconds * 1e6)
+    judge_ratios(result, ratios, [Floor("numpy etkf", None)])
+    result.notes.append(
+        f"{SPIN_UP} cycles before are not counted; floors are what DAPPER gives for table 1 of "
+        f"Sakov & Oke 2008, and a hundredth"
+    )
+    return result
+
+
 ROWS = (
     *(
         Row(
@@ -160,5 +228,10 @@ ROWS = (
         "enkf-covariance-symmetric",
         "covariances of columns with themselves against NumPy, which takes syrk",
         partial(covariance, name="enkf-covariance-symmetric", p=4000, q=0),
+    ),
+    Row(
+        "enkf-lorenz96",
+        "error and time of filters on Lorenz-96, 40 variables, against published errors",
+        partial(lorenz96, name="enkf-lorenz96"),
     ),
 )

@@ -14,6 +14,7 @@ from .._validation import flag, integer, real
 from .forward import Forward, Workers, outputs_here
 from .options import F64
 from .step import misfit_of_mean
+from .told import data_of, succeeded
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -122,7 +123,7 @@ def run(
         )
     kalman._check_unfinished()
     chunk = None if chunk_size is None else integer("chunk_size", chunk_size, 1)
-    data = kalman._data(y)
+    data = data_of(y, kalman._options.noise_cov)
     model = Forward(forward, flag("vectorized", vectorized), data.size)
     workers = None if executor is None else Workers(executor, model)
     first, n_failed, n_evaluations = kalman.iteration, kalman.n_failed, 0
@@ -136,7 +137,10 @@ def run(
             n_evaluations += len(g)
             if tau is not None:
                 misfit = misfit_of_mean(
-                    kalman._succeeded(g)[0], data, kalman._options.noise_cov, kalman._n_threads
+                    succeeded(g, kalman.iteration)[0],
+                    data,
+                    kalman._options.noise_cov,
+                    kalman._n_threads,
                 )
                 # The distance is tau times that of noise alone, or less.
                 if 2 * misfit <= tau * tau * data.size:

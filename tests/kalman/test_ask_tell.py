@@ -155,6 +155,14 @@ def test_the_ensemble_may_be_set(options):
         kalman.ensemble = forecast
 
 
+def test_outputs_may_be_the_members_themselves():
+    kalman, other = make(), make()
+    kalman.tell(kalman.ensemble, np.zeros(N_PARAMS))
+    other.tell(other.ask(), np.zeros(N_PARAMS))
+    same(kalman, other)
+    kalman.tell(kalman.ensemble[:, :2], np.zeros(2))
+
+
 def test_dt_may_be_set():
     kalman = make()
     kalman.dt = 0.25
