@@ -230,7 +230,8 @@ def memory(ctx: Context, *, name: str) -> Result:
 
 # Found on 10,000 held-out training rows. Adam's steps have the size of the learning rate whatever
 # the gradient's is, and most of a step is noise: without decay the weights grow until the noise of
-# the members, which stays as it was, tells them apart no longer (94.3 % after 3 epochs and 10).
+# the members, which stays as it was, tells them apart less and less (after 10 epochs 94.6 % there,
+# and 96.1 % with it).
 MNIST_SETTINGS = {
     "population_size": 2000,
     "perturbation": "low_rank",
