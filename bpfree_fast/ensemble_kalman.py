@@ -17,7 +17,7 @@ from ._arrays import Floats
 from ._kalman import step
 from ._kalman.draws import Draws, mean_of
 from ._kalman.loop import KalmanReport, KalmanResult, run
-from ._kalman.options import F64, build, check_finite, own_parameters, real_array, start
+from ._kalman.options import F64, build, check_finite, floats, own_parameters, start
 from ._kalman.saving import SavedEnsemble
 from ._kalman.told import data_of, outputs_of, succeeded
 from ._search.objective import Function
@@ -204,7 +204,7 @@ class EnsembleKalman(SavedEnsemble):
 
     @ensemble.setter
     def ensemble(self, value: ArrayLike) -> None:
-        given = real_array("ensemble", value)
+        given = floats("ensemble", value)
         if given.shape != self._members.shape:
             raise ValueError(
                 f"ensemble has shape {given.shape}, expected {self._members.shape} as before."
@@ -403,22 +403,20 @@ class EnsembleKalman(SavedEnsemble):
         misfit = step.misfit_of_mean(outputs, y, options.noise_cov, self._n_threads)
         rows = asked if not failed.size else np.delete(asked, failed, axis=0)
         remaining = options.max_time - self.time
-        if options.dropout:  # what was dropped is added again to what has moved
-            kept = self._members - asked
         found = step.update(
             rows, outputs, y, options, seed=self.seed_, iteration=self.iteration,
             remaining=remaining, n_threads=self._n_threads,
         )  # fmt: skip
-        if failed.size:
+        if options.redraw_std is not None:
+            assert found.mean is not None
+            self._draws.redraw(asked, found.mean, options.redraw_std, self.iteration)
+        elif failed.size:
             asked[np.setdiff1d(np.arange(self.n_ens), failed)] = rows
             asked[failed] = self._draws.replacements(rows, failed, self.iteration)
-        if options.dropout:
-            np.add(asked, kept, out=self._members)
+        if options.dropout:  # what was dropped has not moved
+            np.copyto(self._members, asked, where=self._kept())
         if options.nesterov:
             self._extrapolate(failed)
-        if options.redraw_std is not None:
-            mean = mean_of(self._members)
-            self._draws.redraw(self._members, mean, options.redraw_std, self.iteration)
         if options.additive_std is not None:
             self._draws.spread_out(self._members, options.additive_std, self.iteration)
         deviation = step.spread(self._members)
@@ -462,6 +460,9 @@ class EnsembleKalman(SavedEnsemble):
         if momentum:
             self._theta = 1.0
         if self._options.dropout:
-            mean = self.mean.astype(self._members.dtype)
-            kept = self._draws.kept(self.n_params, self._options.dropout, self.iteration)
-            self._asked[:] = np.where(kept, self._members, mean)
+            self._asked[:] = self.mean
+            np.copyto(self._asked, self._members, where=self._kept())
+
+    def _kept(self) -> NDArray[np.bool_]:
+        """Say which parameters this iteration does not drop."""
+        return self._draws.kept(self.n_params, self._options.dropout, self.iteration)

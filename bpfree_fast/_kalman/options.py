@@ -90,6 +90,13 @@ def start(ensemble: object, *, copy: bool) -> Floats:
     return cast("Floats", np.array(array, order="C"))
 
 
+def floats(name: str, value: object) -> Floats:
+    """Give numbers as they are where they are arrays of float32 or float64, else as float64."""
+    if isinstance(value, np.ndarray) and value.dtype in (np.float32, np.float64):
+        return value
+    return real_array(name, value)
+
+
 def check_finite(ensemble: NDArray[Any]) -> None:
     """Say which member is not finite."""
     wrong = np.flatnonzero(~np.isfinite(ensemble).all(axis=1))

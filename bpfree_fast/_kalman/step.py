@@ -28,6 +28,7 @@ class Found:
     effective_rank: float
     form: str
     misfits: F64
+    mean: F64 | None  # of the members that were to move, where all will be drawn anew
 
 
 @dataclass(frozen=True)
@@ -53,13 +54,17 @@ def update(
     remaining: float,
     n_threads: int,
 ) -> Found:
-    """Update members in place; `remaining` is the longest step. Refuses before it changes any."""
+    """Update members in place; `remaining` is the longest step. Refuses before it changes any.
+
+    Where all members will be drawn anew their mean is all that is wanted, and they may stay.
+    """
     dt = options.given_dt(iteration)
-    is_localised = options.localization != "none"
+    is_localised, is_redrawn = options.localization != "none", options.redraw_std is not None
     # The kernel knows when the form of the data is cheaper. Where the step follows from the
     # moments, they are there already.
     by_kernel = is_localised or options.form == "data"
-    by_kernel |= options.form == "auto" and dt is not None and options.prior is None
+    needs_moments = dt is None or options.prior is not None or is_redrawn
+    by_kernel |= options.form == "auto" and not needs_moments
     if by_kernel:
         if dt is None:
             dt = _step_size(_moments(rows, g, y, options, seed, iteration, n_threads), options)
@@ -70,16 +75,19 @@ def update(
         )  # fmt: skip
         if options.inflation != 1:
             inflate(rows, options.inflation)
-        return Found(dt, rank, form, misfits)
+        return Found(dt, rank, form, misfits, mean_of(rows) if is_redrawn else None)
     moments = _moments(rows, g, y, options, seed, iteration, n_threads)
     dt = min(_step_size(moments, options) if dt is None else dt, remaining)
     transform, rank = _core.ensemble_weights(
         moments.gram, moments.cross, moments.noise, options.method, dt, n_threads
     )
+    if is_redrawn:
+        mean = moved_mean(rows, transform, n_threads)
+        return Found(dt, rank, "ensemble", moments.misfits, mean)
     if options.inflation != 1:
         transform = inflated(transform, options.inflation)
     _core.ensemble_transform(rows, rows, transform, False, n_threads)
-    return Found(dt, rank, "ensemble", moments.misfits)
+    return Found(dt, rank, "ensemble", moments.misfits, None)
 
 
 def misfit_of_mean(g: Floats, y: F64, noise_cov: F64, n_threads: int) -> float:
@@ -99,6 +107,20 @@ def spread(members: Floats) -> float:
         block -= block.mean(axis=0)
         total += float(np.einsum("ij,ij->", block, block))
     return math.sqrt(total / ((n - 1) * size)) if math.isfinite(total) else total
+
+
+def moved_mean(members: Floats, transform: F64, n_threads: int) -> F64:
+    """Give the mean that the transform would move the members to, in one pass over them."""
+    weights = transform.mean(axis=0)
+    weights -= weights.mean()  # so that what all members share does not count
+    row = cast("Floats", weights[np.newaxis].astype(members.dtype))
+    mean = mean_of(members)
+    for begin, end in _strips(members):
+        block = members[:, begin:end] - members[0, begin:end]
+        change = np.empty((1, end - begin), members.dtype)
+        _core.product(row, block, change, False, False, n_threads)
+        mean[begin:end] += change[0]
+    return mean
 
 
 def inflate(members: Floats, factor: float) -> None:

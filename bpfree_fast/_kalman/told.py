@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from .._arrays import Floats
-from .options import F64, real_array
+from .options import F64, floats, real_array
 
 
 def data_of(y: ArrayLike, noise_cov: F64) -> F64:
@@ -30,9 +30,7 @@ def data_of(y: ArrayLike, noise_cov: F64) -> F64:
 
 def outputs_of(g: ArrayLike, asked: Floats) -> Floats:
     """Give outputs as the kernels take them: float32 and float64 as they are."""
-    given = g if isinstance(g, np.ndarray) else real_array("g", g)
-    if given.dtype not in (np.float32, np.float64):
-        given = real_array("g", given)
+    given = floats("g", g)
     if np.may_share_memory(given, asked):  # a filter's members may be its outputs
         given = given.copy()
     return cast("Floats", np.ascontiguousarray(given))

@@ -2,9 +2,11 @@
 """The same bits whoever evaluates, also when workers are lost in the middle."""
 
 import functools
+import importlib
 import multiprocessing
 import os
 import pickle
+import warnings
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 
 import numpy as np
@@ -127,3 +129,23 @@ def test_what_is_no_executor_and_what_cannot_travel_is_refused():
         run(lambda: 5)
     with pytest.raises(TypeError, match="cannot be sent to another process"):
         run(lambda: ProcessPoolExecutor(1, mp_context=SPAWN), lambda x: x[:3])
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_dask(tmp_path):
+    pytest.importorskip("distributed", reason="distributed is not installed (extra 'distributed')")
+    distributed = importlib.import_module("distributed")
+    flag = tmp_path / "kill"
+    with (
+        warnings.catch_warnings(),
+        distributed.LocalCluster(
+            n_workers=2, threads_per_worker=1, dashboard_address=None, silence_logs=50
+        ) as cluster,
+        distributed.Client(cluster) as client,
+    ):
+        assert_same(run(), run(client.get_executor(), chunk_size=2))
+        flag.touch()
+        forward = functools.partial(killing_observed, flag=flag, main=os.getpid())
+        assert_same(run(), run(client.get_executor(), forward, chunk_size=2))
+        assert not flag.exists()
