@@ -33,6 +33,7 @@ if TYPE_CHECKING:
         ForwardForwardClassifier,
         LocalLossClassifier,
         LocalLossRegressor,
+        NoPropClassifier,
         TrainingInfo,
         load,
     )
@@ -53,6 +54,7 @@ __all__ = [
     "KalmanResult",
     "LocalLossClassifier",
     "LocalLossRegressor",
+    "NoPropClassifier",
     "SearchInfo",
     "SearchResult",
     "TrainingInfo",
@@ -75,6 +77,7 @@ _ESTIMATORS = {
     "ForwardForwardClassifier",
     "LocalLossClassifier",
     "LocalLossRegressor",
+    "NoPropClassifier",
     "TrainingInfo",
     "load",
 }

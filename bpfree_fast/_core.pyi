@@ -291,6 +291,11 @@ def sep_cma_step(
     n_threads: int = 0,
 ) -> tuple[float, float]: ...
 
+# NoProp. Columns of the coefficients: a, b, c of each block.
+def noise_schedule(kind: str, n_blocks: int) -> list[float]: ...
+def posterior_coefficients(alpha_bar: list[float]) -> _F64: ...
+def snr_weights(alpha_bar: list[float], eta: float) -> list[float]: ...
+
 class Network:
     # Indices of layers count the layers, then the heads of hidden layers from first_head on.
     def __init__(
@@ -301,6 +306,22 @@ class Network:
         dtype: str,
         first_head: int | None = None,
     ) -> None: ...
+    # Layers of one block after the other: input branch, label branch, join, classes.
+    @staticmethod
+    def of_blocks(
+        *,
+        n_blocks: int,
+        n_features: int,
+        n_input_units: int,
+        n_label: int,
+        n_label_units: int,
+        join: list[int],
+        n_classes: int,
+        activation: str,
+        dtype: str,
+    ) -> Network: ...
+    @property
+    def n_layers(self) -> int: ...
     @property
     def n_heads(self) -> int: ...
     @property
@@ -365,6 +386,13 @@ class Trainer:
         top_k: int = 0,
         group_size: int = 0,
         fitness: str = "loss",
+        variant: str = "dt",
+        block_feedback: str = "exact",
+        alpha_bar: list[float] = [],
+        noise_schedule: str = "cosine",
+        eta: float = 0.1,
+        max_snr_weight: float = 0.0,
+        embedding_dim: int = 0,
     ) -> None: ...
     step: int
     def run_epoch(
@@ -410,6 +438,25 @@ class Trainer:
     def next_batch(self) -> _U32 | None: ...
     def evaluate(self, first_member: int, out: _F32, *, logits: bool = False) -> None: ...
     def update(self, fitness: _F64) -> None: ...
+    # NoProp alone. predict_blocks: class weights; staged: of each block or step, below each other.
+    def set_blocks(self, first: int, n: int) -> None: ...
+    @property
+    def is_one_hot(self) -> bool: ...
+    def embedding(self) -> _F32: ...
+    def set_embedding(self, value: _F32) -> None: ...
+    def predict_blocks(
+        self,
+        x: _Rows,
+        out: _F32,
+        *,
+        staged: bool = False,
+        n_blocks: int = 0,
+        n_steps: int = 100,
+        heun: bool = False,
+        noise: bool = False,
+        input_scale: float = 1.0,
+        n_threads: int = 0,
+    ) -> None: ...
     # Forward-Forward alone.
     def set_phase(self, phase: str) -> None: ...
     # Forward-Forward and local losses.

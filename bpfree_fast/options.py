@@ -12,6 +12,7 @@ from .estimators import CLASSIFIERS
 from .estimators import _evolution as es
 from .estimators import _forward_forward as ff
 from .estimators import _local_loss as local
+from .estimators import _noprop as noprop
 from .estimators._layer_local import TRAINING_ORDERS
 from .estimators._parameters import DTYPES, INITIALIZERS, SCHEDULES, SOLVERS
 from .estimators.feedback import RULES
@@ -29,7 +30,10 @@ _PARAMETERS = {
     "layers": "schedule",
 }
 # Whose default is told although it is a whole number.
-_COUNTS = ("epochs", "batch_size", "population_size", "rank")
+_COUNTS = (
+    "epochs", "batch_size", "population_size", "rank", "n_blocks", "input_units", "label_units",
+    "n_steps",
+)  # fmt: skip
 # Values of a parameter whose name several methods share.
 _PREDICTIONS = {"local": local.PREDICTIONS, "forward-forward": ff.PREDICTIONS}
 
@@ -77,7 +81,8 @@ _OPTIONS = [
         multiple=True,
         type=int,
         metavar="N ...",
-        help="Units of the hidden layers, such as 1024 1024.  [default: 256 256; es, alone: 64]",
+        help="Units of the hidden layers, such as 1024 1024.  [default: 256 256; noprop: 256 128; "
+        "es, alone: 64]",
     ),
     _word(
         "--activation",
@@ -138,6 +143,17 @@ _OPTIONS = [
     ),
     _word("--fitness-shaping", es.SHAPINGS, "Evolution strategies: fitness to utilities."),
     _word("--fitness", es.FITNESSES, "Evolution strategies: what selects."),
+    _word("--variant", noprop.VARIANTS, "NoProp: blocks (dt), or one network for all times."),
+    _number("--n-blocks", "NoProp, dt: blocks.", int),
+    _number("--input-units", "NoProp: units of the branch that reads the input.", int),
+    _number("--label-units", "NoProp: units of the branch that reads the noisy label.", int),
+    _word("--class-embedding", noprop.EMBEDDINGS, "NoProp: what stands for a class."),
+    _word("--noise-schedule", noprop.NOISE_SCHEDULES, "NoProp: how the noise falls."),
+    _number("--eta", "NoProp: weight of the losses.  [default: 0.1; ct, fm: 1]"),
+    _number("--max-snr-weight", "NoProp, ct: cut of the weight of late times; 0 for none."),
+    _word("--block-feedback", noprop.BLOCK_FEEDBACK, "NoProp: how a block's error goes back."),
+    _number("--n-steps", "NoProp, ct and fm: steps of a prediction.", int),
+    _word("--ode-rule", noprop.RULES, "NoProp, ct and fm: rule of these steps."),
     _word("--dtype", DTYPES, "Type of the products."),
     _number("--threads", "Threads.  [default: all cores]", int),
     _number("--seed", "Seed of every random number.  [default: 0]", int),

@@ -148,6 +148,7 @@ def test_docs_build_without_a_warning(tmp_path):
         "docs/methods/evolution_strategy.md",
         "docs/methods/forward_forward.md",
         "docs/methods/local_loss.md",
+        "docs/methods/noprop.md",
     ],
 )
 def test_python_examples_of_the_pages(page, tmp_path, monkeypatch):

@@ -15,6 +15,7 @@ from .evolution import ESClassifier, ESRegressor  # noqa: E402
 from .feedback import DFAClassifier, DFARegressor  # noqa: E402
 from .forward_forward import ForwardForwardClassifier  # noqa: E402
 from .local_loss import LocalLossClassifier, LocalLossRegressor  # noqa: E402
+from .noprop import NoPropClassifier  # noqa: E402
 
 __all__ = [
     "CLASSIFIERS",
@@ -28,6 +29,7 @@ __all__ = [
     "ForwardForwardClassifier",
     "LocalLossClassifier",
     "LocalLossRegressor",
+    "NoPropClassifier",
     "TrainingInfo",
     "load",
 ]
@@ -42,6 +44,7 @@ ESTIMATORS: dict[str, type[NetworkClassifier] | type[NetworkRegressor]] = {
     "ForwardForwardClassifier": ForwardForwardClassifier,
     "LocalLossClassifier": LocalLossClassifier,
     "LocalLossRegressor": LocalLossRegressor,
+    "NoPropClassifier": NoPropClassifier,
 }
 """Every estimator by the name of its class: what a saved model may hold."""
 
@@ -51,6 +54,7 @@ CLASSIFIERS: dict[str, type[NetworkClassifier]] = {
         DFAClassifier,
         LocalLossClassifier,
         ForwardForwardClassifier,
+        NoPropClassifier,
         ESClassifier,
         BackpropClassifier,
     )

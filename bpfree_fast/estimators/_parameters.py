@@ -224,6 +224,7 @@ def document(
     decay: str = "",
     general: str = PARAMETERS,
     initializer: str = "uniform",
+    decay_default: str = "0.0",
 ) -> Callable[[_Class], _Class]:
     """Fill ``{parameters}`` and ``{attributes}`` in the docstring of an estimator.
 
@@ -239,6 +240,8 @@ def document(
         The first two parameters, `hidden_layer_sizes` and `activation`.
     initializer : str
         The default of that parameter.
+    decay_default : str
+        The default of `weight_decay`, where it is a number.
 
     Returns
     -------
@@ -247,7 +250,7 @@ def document(
     """
     shared = SHARED.replace("{decay_type}", decay_type).replace("{decay}", decay)
     shared = shared.replace("{initializer}", initializer)
-    shared = shared.replace("{decay_default}", "None" if decay_type else "0.0")
+    shared = shared.replace("{decay_default}", "None" if decay_type else decay_default)
 
     def decorate(cls: _Class) -> _Class:
         text = cls.__doc__ or ""

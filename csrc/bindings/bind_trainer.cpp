@@ -54,7 +54,10 @@ std::unique_ptr<BoundTrainer> make(
     bool sim_projection, bool batch_normalization, double dropout, std::int64_t population_size,
     double std, double std_decay, const std::string& perturbation, std::int64_t rank,
     bool antithetic, const std::string& fitness_shaping, std::int64_t top_k,
-    std::int64_t group_size, const std::string& fitness) {
+    std::int64_t group_size, const std::string& fitness, const std::string& variant,
+    const std::string& block_feedback, const std::vector<double>& alpha_bar,
+    const std::string& noise_schedule, double eta, double max_snr_weight,
+    std::int64_t embedding_dim) {
   if (batch_size < 1) fail("batch_size is " + std::to_string(batch_size) + ", expected at least 1");
   TrainerOptions options;
   options.optimizer = {solver_named(solver, momentum, nesterov),
@@ -68,13 +71,16 @@ std::unique_ptr<BoundTrainer> make(
   options.seed = seed;
   options.n_threads = n_threads;
   auto& net = network.cast<Network&>();
-  enum class Method { backprop, feedback, forward_forward, local_loss, evolution };
-  const Method kind = named<Method, 5>("method", method,
+  enum class Method { backprop, feedback, forward_forward, local_loss, evolution, noprop };
+  const Method kind = named<Method, 6>("method", method,
                                        {{{"backprop", Method::backprop},
                                          {"feedback", Method::feedback},
                                          {"forward_forward", Method::forward_forward},
                                          {"local_loss", Method::local_loss},
-                                         {"evolution", Method::evolution}}});
+                                         {"evolution", Method::evolution},
+                                         {"noprop", Method::noprop}}});
+  if (net.blocks() != nullptr && kind != Method::noprop)
+    fail("method is '" + method + "', a network of blocks trains by 'noprop'");
   const FeedbackOptions rule = feedback_options(feedback, error_signal, distribution, scale);
   auto bound = std::make_unique<BoundTrainer>();
   bound->network = network;
@@ -92,6 +98,11 @@ std::unique_ptr<BoundTrainer> make(
         net, options,
         evolution_options(population_size, std, std_decay, perturbation, rank, antithetic,
                           fitness_shaping, top_k, group_size, fitness));
+  else if (kind == Method::noprop)
+    bound->trainer =
+        std::make_unique<NoProp>(net, options,
+                                 noprop_options(variant, block_feedback, alpha_bar, noise_schedule,
+                                                eta, max_snr_weight, embedding_dim));
   else
     bound->trainer = std::make_unique<ForwardForward>(
         net, options,
@@ -282,7 +293,10 @@ void bind_trainer(py::module_& m) {
            py::arg("population_size") = 256, py::arg("std") = 0.02, py::arg("std_decay") = 1.0,
            py::arg("perturbation") = "gaussian", py::arg("rank") = 1, py::arg("antithetic") = true,
            py::arg("fitness_shaping") = "centered_rank", py::arg("top_k") = 0,
-           py::arg("group_size") = 0, py::arg("fitness") = "loss")
+           py::arg("group_size") = 0, py::arg("fitness") = "loss", py::arg("variant") = "dt",
+           py::arg("block_feedback") = "exact", py::arg("alpha_bar") = std::vector<double>(),
+           py::arg("noise_schedule") = "cosine", py::arg("eta") = 0.1,
+           py::arg("max_snr_weight") = 0.0, py::arg("embedding_dim") = 0)
       .def_property(
           "step", [](const BoundTrainer& b) { return b.trainer->step(); },
           [](BoundTrainer& b, std::uint64_t step) { b.trainer->set_step(step); })
@@ -332,6 +346,7 @@ void bind_trainer(py::module_& m) {
       .def("alignment", &alignment, py::arg("x"), py::arg("y"),
            py::arg("sample_weight") = py::none(), py::kw_only(), py::arg("input_scale") = 1.0);
   bind_evolution(trainer);
+  bind_noprop(trainer);
 }
 
 }  // namespace bpfree::bindings

@@ -28,6 +28,7 @@ void bind_goodness(py::module_& m);
 void bind_local_loss(py::module_& m);
 void bind_perturbation(py::module_& m);
 void bind_ensemble(py::module_& m);
+void bind_noise(py::module_& m);
 void bind_network(py::module_& m);
 void bind_trainer(py::module_& m);
 void bind_search(py::module_& m);

@@ -37,5 +37,6 @@ formulas::Schedule schedule_of(const std::string& name, double learning_rate,
                                double power_t);
 
 void bind_evolution(py::class_<BoundTrainer>& trainer);
+void bind_noprop(py::class_<BoundTrainer>& trainer);
 
 }  // namespace bpfree::bindings

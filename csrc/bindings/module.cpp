@@ -28,6 +28,7 @@ PYBIND11_MODULE(_core, m) {
   bindings::bind_local_loss(m);
   bindings::bind_perturbation(m);
   bindings::bind_ensemble(m);
+  bindings::bind_noise(m);
   bindings::bind_network(m);
   bindings::bind_trainer(m);
   bindings::bind_search(m);

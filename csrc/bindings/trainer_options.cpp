@@ -102,4 +102,25 @@ EvolutionOptions evolution_options(std::int64_t population_size, double std, dou
   return options;
 }
 
+NoPropOptions noprop_options(const std::string& variant, const std::string& block_feedback,
+                             const std::vector<double>& alpha_bar, const std::string& schedule,
+                             double eta, double max_snr_weight, std::int64_t embedding_dim) {
+  if (embedding_dim < 0)
+    fail("embedding_dim is " + std::to_string(embedding_dim) + ", expected at least 0");
+  NoPropOptions options;
+  options.variant = named<NoPropVariant, 3>(
+      "variant", variant,
+      {{{"dt", NoPropVariant::dt}, {"ct", NoPropVariant::ct}, {"fm", NoPropVariant::fm}}});
+  options.feedback =
+      named<bool, 2>("block_feedback", block_feedback, {{{"exact", false}, {"direct", true}}});
+  options.alpha_bar = alpha_bar;
+  options.schedule = named<NoiseSchedule, 2>(
+      "noise_schedule", schedule,
+      {{{"cosine", NoiseSchedule::cosine}, {"linear", NoiseSchedule::linear}}});
+  options.eta = eta;
+  options.max_snr_weight = max_snr_weight;
+  options.embedding_dim = static_cast<std::size_t>(embedding_dim);
+  return options;
+}
+
 }  // namespace bpfree::bindings

@@ -4,11 +4,13 @@
 
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "methods/evolution.h"
 #include "methods/feedback.h"
 #include "methods/forward_forward.h"
 #include "methods/local_loss.h"
+#include "methods/noprop.h"
 
 namespace bpfree::bindings {
 
@@ -29,5 +31,9 @@ EvolutionOptions evolution_options(std::int64_t population_size, double std, dou
                                    bool antithetic, const std::string& fitness_shaping,
                                    std::int64_t top_k, std::int64_t group_size,
                                    const std::string& fitness);
+
+NoPropOptions noprop_options(const std::string& variant, const std::string& block_feedback,
+                             const std::vector<double>& alpha_bar, const std::string& schedule,
+                             double eta, double max_snr_weight, std::int64_t embedding_dim);
 
 }  // namespace bpfree::bindings

@@ -55,23 +55,63 @@ Network::Network(std::vector<std::size_t> sizes, formulas::Activation activation
          std::to_string(sizes_.size()));
   for (std::size_t i = 0; i < sizes_.size(); ++i)
     if (sizes_[i] == 0) fail("layer_sizes[" + std::to_string(i) + "] is 0, expected at least 1");
-  std::size_t offset = 0;
-  std::size_t shadow = 0;
-  const auto place = [&](std::size_t n_in, std::size_t n_out) {
-    Layer layer{n_in, n_out, divide_up(n_out, kPanel), offset, 0, shadow};
-    const std::size_t padded = layer.n_panels * kPanel;
-    layer.biases = offset + checked_product(padded, layer.n_in);
-    offset = layer.biases + padded;
-    shadow += layer.n_panels * layer.shadow_panel_size();
-    return layer;
-  };
-  for (std::size_t l = 0; l + 1 < sizes_.size(); ++l)
-    layers_.push_back(place(sizes_[l], sizes_[l + 1]));
+  for (std::size_t l = 0; l + 1 < sizes_.size(); ++l) place(layers_, sizes_[l], sizes_[l + 1]);
   if (has_heads())
     for (std::size_t l = first_head; l + 2 < layers_.size(); ++l)
-      heads_.push_back(place(sizes_[l + 1], sizes_.back()));
-  parameters_ = Buffer<float>(offset);
-  if (compute_ == Compute::bfloat16) shadow_ = Buffer<std::uint32_t>(shadow);
+      place(heads_, sizes_[l + 1], sizes_.back());
+  allocate();
+}
+
+Network::Network(const BlockShape& blocks, formulas::Activation activation, Compute compute)
+    : sizes_({blocks.n_features, blocks.n_classes}),
+      blocks_(blocks),
+      activation_(activation),
+      loss_(formulas::Loss::softmax_cross_entropy),
+      compute_(compute),
+      first_head_(kNoHeads) {
+  const auto at_least = [](const char* name, std::size_t value, std::size_t least) {
+    if (value < least)
+      fail(std::string(name) + " is " + std::to_string(value) + ", expected at least " +
+           std::to_string(least));
+  };
+  const auto whole_panels = [&](const char* name, std::size_t units) {
+    at_least(name, units, 1);
+    if (units % kPanel != 0)
+      fail(std::string(name) + " is " + std::to_string(units) + ", expected a multiple of " +
+           std::to_string(kPanel));
+  };
+  at_least("n_blocks", blocks.n_blocks, 1);
+  at_least("n_features", blocks.n_features, 1);
+  whole_panels("n_input_units", blocks.n_input_units);
+  at_least("n_label", blocks.n_label, 1);
+  whole_panels("n_label_units", blocks.n_label_units);
+  for (const std::size_t units : blocks.join) at_least("a layer of join", units, 1);
+  at_least("n_classes", blocks.n_classes, 1);
+  for (std::size_t t = 0; t < blocks.n_blocks; ++t) {
+    place(layers_, blocks.n_features, blocks.n_input_units);
+    place(layers_, blocks.n_label, blocks.n_label_units);
+    std::size_t n_in = blocks.n_joined();
+    for (const std::size_t units : blocks.join) {
+      place(layers_, n_in, units);
+      n_in = units;
+    }
+    place(layers_, n_in, blocks.n_classes);
+  }
+  allocate();
+}
+
+void Network::place(std::vector<Layer>& layers, std::size_t n_in, std::size_t n_out) {
+  Layer layer{n_in, n_out, divide_up(n_out, kPanel), n_placed_, 0, n_shadow_};
+  const std::size_t padded = layer.n_panels * kPanel;
+  layer.biases = n_placed_ + checked_product(padded, layer.n_in);
+  n_placed_ = layer.biases + padded;
+  n_shadow_ += layer.n_panels * layer.shadow_panel_size();
+  layers.push_back(layer);
+}
+
+void Network::allocate() {
+  parameters_ = Buffer<float>(n_placed_);
+  if (compute_ == Compute::bfloat16) shadow_ = Buffer<std::uint32_t>(n_shadow_);
 }
 
 std::size_t Network::n_params() const {
@@ -295,6 +335,7 @@ class Prediction {
 
 void Network::predict(const InputView& x, float* out, bool logits, int n_threads,
                       bool sum_of_heads) const {
+  if (blocks_) fail("a network of blocks predicts by its trainer, block after block");
   if (x.columns != sizes_[0])
     fail("x has " + std::to_string(x.columns) + " columns, the network was made for " +
          std::to_string(sizes_[0]));

@@ -6,6 +6,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <vector>
 
 #include "base/buffer.h"
@@ -41,6 +42,21 @@ struct Layer {
   std::size_t shadow_panel_size() const { return divide_up(n_in, 2) * product::kPanel; }
 };
 
+// Blocks that share an input and nothing else: each has a branch for the input and one for the label with noise, whose outputs
+// lie side by side [n_input_units + n_label_units] for the layers above, `join` and then the classes.
+struct BlockShape {
+  std::size_t n_blocks;
+  std::size_t n_features;
+  std::size_t n_input_units;  // whole panels
+  std::size_t n_label;        // inputs of the label branch
+  std::size_t n_label_units;  // whole panels
+  std::vector<std::size_t> join;
+  std::size_t n_classes;
+
+  std::size_t n_joined() const { return n_input_units + n_label_units; }
+  std::size_t n_layers() const { return 3 + join.size(); }  // of a block
+};
+
 // Heads are small dense layers [n_l, n_outputs] on hidden layers, for methods that give a layer a loss of its own. The output
 // layer is the head of the last hidden layer, so only the others are kept apart.
 class Network {
@@ -51,6 +67,10 @@ class Network {
   // Throws Error.
   Network(std::vector<std::size_t> sizes, formulas::Activation activation, formulas::Loss loss,
           Compute compute, std::size_t first_head = kNoHeads);
+
+  // Layers of one block after the other: input branch, label branch, join, classes. Throws Error.
+  Network(const BlockShape& blocks, formulas::Activation activation, Compute compute);
+  const BlockShape* blocks() const { return blocks_ ? &*blocks_ : nullptr; }
 
   const std::vector<std::size_t>& sizes() const { return sizes_; }
   const std::vector<Layer>& layers() const { return layers_; }
@@ -103,12 +123,17 @@ class Network {
  private:
   void refresh_shadows(std::size_t layer);
 
+  void place(std::vector<Layer>& layers, std::size_t n_in, std::size_t n_out);
+  void allocate();
+
   std::vector<std::size_t> sizes_;
+  std::optional<BlockShape> blocks_;
   formulas::Activation activation_;
   formulas::Loss loss_;
   Compute compute_;
   std::size_t first_head_;
   std::uint64_t version_ = 0;
+  std::size_t n_placed_ = 0, n_shadow_ = 0;  // of the layers so far
   std::vector<Layer> layers_, heads_;
   Buffer<float> parameters_;
   Buffer<std::uint32_t> shadow_;

@@ -93,6 +93,21 @@ def test_options_of_forward_forward():
     assert clf.n_iter_ == 3
 
 
+def test_options_of_noprop():
+    options = """--method noprop --hidden 24 16 --epochs 1 --variant ct --input-units 32 --n-steps 7
+        --label-units 64 --class-embedding prototype --noise-schedule linear --eta 0.5
+        --max-snr-weight 3 --block-feedback direct --ode-rule heun --quiet --save m.safetensors"""
+    assert main(["train", *options.split()]) == 0
+    params = bf.load("m.safetensors").get_params()
+    expected = {
+        "hidden_layer_sizes": (24, 16), "variant": "ct", "input_units": 32, "label_units": 64,
+        "class_embedding": "prototype", "noise_schedule": "linear", "eta": 0.5, "n_steps": 7,
+        "max_snr_weight": 3.0, "block_feedback": "direct", "ode_rule": "heun", "max_iter": 1,
+    }  # fmt: skip
+    assert {name: params[name] for name in expected} == expected
+    assert main(["train", *SMALL, "--method", "noprop", "--n-blocks", "3", "--quiet"]) == 0
+
+
 def test_options_of_local_losses():
     options = """--method local --hidden 24 16 --epochs 1 --local-loss predsim --sim-projection
         --similarity-weight 0.5 --batch-normalization --dropout 0.2 --layers greedy

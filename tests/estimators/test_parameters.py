@@ -40,7 +40,8 @@ def test_defaults(cls):
     # The estimate of a gradient is mostly noise, and Adam divides by it: its steps must be longer.
     expected = DEFAULTS | ({"learning_rate_init": 3e-2} if cls in EVOLUTION else {})
     assert {name: params[name] for name in expected} == expected
-    assert not params["weight_decay"]
+    # NoProp has the decay of its paper.
+    assert (params["weight_decay"] or 0) == (1e-3 if cls is bf.NoPropClassifier else 0)
     if cls in FEEDBACK:
         assert (params["feedback"], params["feedback_distribution"]) == ("direct", "uniform")
 

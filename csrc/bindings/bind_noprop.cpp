@@ -1,0 +1,98 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// What NoProp has beyond a trainer: which blocks learn, the class embeddings, and predictions block by block.
+#include "bindings/bound_trainer.h"
+#include "methods/noprop.h"
+
+namespace bpfree::bindings {
+
+namespace {
+
+NoProp& noprop(const BoundTrainer& bound) {
+  auto* trainer = dynamic_cast<NoProp*>(bound.trainer.get());
+  if (trainer == nullptr) fail("this trainer does not train by NoProp");
+  return *trainer;
+}
+
+std::size_t at_least(const char* name, std::int64_t value, std::int64_t least) {
+  if (value < least)
+    fail(std::string(name) + " is " + std::to_string(value) + ", expected at least " +
+         std::to_string(least));
+  return static_cast<std::size_t>(value);
+}
+
+py::array_t<float> embedding(const BoundTrainer& bound) {
+  const NoProp& t = noprop(bound);
+  py::array_t<float> out({t.network().n_outputs(), t.embedding_dim()});
+  t.get_embedding(out.mutable_data());
+  return out;
+}
+
+void set_embedding(const BoundTrainer& bound, const py::array& value) {
+  NoProp& t = noprop(bound);
+  t.set_embedding(checked<float>("value", value, t.network().n_outputs(), t.embedding_dim()));
+}
+
+void predict_blocks(const BoundTrainer& bound, const py::array& x, py::array out, bool staged,
+                    std::int64_t n_blocks, std::int64_t n_steps, bool heun, bool noise,
+                    double input_scale, int n_threads) {
+  const NoProp& t = noprop(bound);
+  const InputView view = input_view(x, input_scale);
+  NoPropInference inference;
+  inference.n_blocks = at_least("n_blocks", n_blocks, 0);
+  inference.n_steps = at_least("n_steps", n_steps, 1);
+  inference.heun = heun;
+  inference.noise = noise;
+  inference.staged = staged;
+  const bool has_blocks = t.network().blocks()->n_label == t.embedding_dim();
+  const std::size_t all = has_blocks ? t.network().blocks()->n_blocks : inference.n_steps;
+  const std::size_t n = has_blocks && n_blocks > 0 ? inference.n_blocks : all;
+  float* result =
+      checked_out<float>("out", out, view.rows * (staged ? n : 1), t.network().n_outputs());
+  check_apart("out", out, "x", x);
+  py::gil_scoped_release release;
+  t.predict(view, result, inference, n_threads);
+}
+
+std::vector<double> schedule_values(const std::string& kind, std::int64_t n_blocks) {
+  return noise_schedule(named<NoiseSchedule, 2>("noise_schedule", kind,
+                                                {{{"cosine", NoiseSchedule::cosine},
+                                                  {"linear", NoiseSchedule::linear}}}),
+                        at_least("n_blocks", n_blocks, 2));
+}
+
+py::array_t<double> coefficients(const std::vector<double>& alpha_bar) {
+  const std::vector<PosteriorCoefficients> table = posterior_coefficients(alpha_bar);
+  py::array_t<double> out({table.size(), std::size_t{3}});
+  double* p = out.mutable_data();
+  for (const PosteriorCoefficients& row : table)
+    for (const double value : {row.a, row.b, row.c}) *p++ = value;
+  return out;
+}
+
+}  // namespace
+
+void bind_noise(py::module_& m) {
+  m.def("noise_schedule", &schedule_values, py::arg("kind"), py::arg("n_blocks"));
+  m.def("posterior_coefficients", &coefficients, py::arg("alpha_bar"));
+  m.def("snr_weights", &snr_weights, py::arg("alpha_bar"), py::arg("eta"));
+}
+
+void bind_noprop(py::class_<BoundTrainer>& trainer) {
+  trainer
+      .def(
+          "set_blocks",
+          [](BoundTrainer& b, std::int64_t first, std::int64_t n) {
+            noprop(b).set_blocks(at_least("first", first, 0), at_least("n", n, 1));
+          },
+          py::arg("first"), py::arg("n"))
+      .def_property_readonly("is_one_hot",
+                             [](const BoundTrainer& b) { return noprop(b).is_one_hot(); })
+      .def("embedding", &embedding)
+      .def("set_embedding", &set_embedding, py::arg("value"))
+      .def("predict_blocks", &predict_blocks, py::arg("x"), py::arg("out"), py::kw_only(),
+           py::arg("staged") = false, py::arg("n_blocks") = 0, py::arg("n_steps") = 100,
+           py::arg("heun") = false, py::arg("noise") = false, py::arg("input_scale") = 1.0,
+           py::arg("n_threads") = 0);
+}
+
+}  // namespace bpfree::bindings

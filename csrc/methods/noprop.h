@@ -1,0 +1,162 @@
+// SPDX-License-Identifier: BSD-3-Clause
+// NoProp: every block learns by itself to tell a label from a noisy copy of it and the input.
+//
+// Block:  h_0 = [f(x W_x + b_x), f(z W_z + b_z)],  h_k = f(h_{k-1} W_k + b_k),  o = h_m W_o + b_o.  z is label noise at the
+//         block's own level, drawn around the true class: no block reads another one's output, forwards or backwards.
+// Loss:   w_t |p W - u_y|^2 with p = softmax(o), W the class embeddings, w_t the step of the signal-to-noise ratio
+//         (network/noprop.h). Within a block its gradient is exact; or hidden layers get the logits' error by a fixed random
+//         matrix, delta_k = (e B_k) * f'(a_k), and nothing is propagated back at all.
+// dt:     n blocks, each with its noise level. ct: one block for all of t in [0, 1], which it reads as sines and cosines beside
+//         z. fm: the same with z_t = t u_y + (1 - t) z_0 and o W as an estimate of the velocity u_y - z_0.
+// Noise:  a function of (seed, step, block, row of the batch): blocks trained apart are blocks trained together, bit for bit.
+// Work:   the input branches of all blocks are one phase of tiles on one gathered batch, and their weight products read one
+//         packed copy of it; label noise is made by the tile that multiplies with it. A branch is so many columns of h_0 and
+//         a range of layers: another kind of input branch needs its own forward and update tiles, and nothing else.
+// Shapes: x [batch, n_features], z [batch, dim (+ kTimeFeatures)], h_k [batch, n_k].
+// Source: Li, Teh & Pascanu 2025, arXiv:2503.24322. Differs: dense blocks; no batch normalization; classes are read off the
+//         weights that the estimates have in z, with no head of their own; the signal-to-noise ratio is cut off.
+// Cost:   a block 2 B (3 n_features n_x + 2 (d n_z) + 3 (rest)) flops, some 20 % less without what goes back to x and z.
+// Result: same bits for any number of threads.
+#pragma once
+
+#include <optional>
+#include <vector>
+
+#include "methods/trainer.h"
+#include "network/noprop.h"
+#include "product/row_blocks.h"
+
+namespace bpfree {
+
+struct NoPropOptions {
+  NoPropVariant variant = NoPropVariant::dt;
+  bool feedback = false;                           // B_k instead of the gradient within a block
+  std::vector<double> alpha_bar;                   // dt: at n_blocks + 1 times
+  NoiseSchedule schedule = NoiseSchedule::cosine;  // ct
+  double eta = 0.1;
+  double max_snr_weight = 0;      // ct: cut of the derivative of the signal-to-noise ratio; 0: none
+  std::size_t embedding_dim = 0;  // 0: one-hot
+};
+
+struct NoPropInference {
+  std::size_t n_blocks = 0;   // dt: how many are run, 0: all
+  std::size_t n_steps = 100;  // ct, fm
+  bool heun = false;
+  bool noise = false;   // dt: sqrt(c_t) eps, one draw for all rows
+  bool staged = false;  // out [n_blocks or n_steps][rows][n_classes]
+};
+
+class NoProp final : public Trainer {
+ public:
+  static constexpr std::size_t kTimeFeatures = 64;
+
+  // The network's label branch has as many inputs as an embedding has numbers, for ct and fm kTimeFeatures more.
+  NoProp(Network& network, const TrainerOptions& options, const NoPropOptions& noprop);
+
+  // Only blocks first .. first + n - 1 are trained.
+  void set_blocks(std::size_t first, std::size_t n);
+
+  std::size_t embedding_dim() const { return dim_; }
+  bool is_one_hot() const { return embedding_.size() == 0; }
+  void get_embedding(float* out) const;  // [n_classes][dim]
+  void set_embedding(const float* value);
+
+  // Class weights of the estimates in z at the end, normalised: [x.rows][n_classes]. fm: softmax of -|z - u_y|^2.
+  void predict(const InputView& x, float* out, const NoPropInference& inference,
+               int n_threads) const;
+
+ protected:
+  bool build_phase(std::size_t index) override;
+  void before_step() override;
+  void prepare_epoch() override;
+  std::size_t scratch_bytes() const override;
+
+ private:
+  class Prediction;
+  // A block's arrays while its group is trained. Layer 0 of the chain is h_0.
+  struct Slot {
+    Buffer<char> z, packed_z;
+    std::vector<Buffer<char>> h, packed;
+    std::vector<Buffer<float>> delta_t;
+    std::vector<Buffer<std::uint32_t>> pairs_t;
+    Buffer<float> error, error_t;  // logits, then e, in panels; e^T
+    Buffer<std::uint32_t> error_pairs_t;
+    Buffer<float> probability;            // [batch][n_classes]
+    Buffer<float> target;                 // fm: [batch][dim]
+    Buffer<float> signal, noise, weight;  // of each row
+    Buffer<float> row_loss;
+  };
+
+  bool has_time() const { return noprop_.variant != NoPropVariant::dt; }
+  const BlockShape& shape() const { return *network_.blocks(); }
+  std::size_t n_hidden() const { return shape().join.size() + 1; }  // h_0 .. h_m
+  std::size_t width(std::size_t hidden) const {
+    return hidden == 0 ? shape().n_joined() : shape().join[hidden - 1];
+  }
+  std::size_t hidden_stride(std::size_t hidden) const {
+    return row_stride(width(hidden), element_);
+  }
+  std::size_t z_stride() const { return row_stride(shape().n_label, element_); }
+  // Layers of a block: 0 input branch, 1 label branch, 2 .. the chain, whose layer reads h of chain_input().
+  static constexpr std::size_t kInput = 0, kLabel = 1;
+  static std::size_t chain_input(std::size_t part) { return part - 2; }
+  bool is_output(std::size_t part) const { return part + 1 == shape().n_layers(); }
+  std::size_t layer_index(std::size_t block, std::size_t part) const {
+    return block * shape().n_layers() + part;
+  }
+  const Layer& layer(std::size_t part) const {
+    return network_.layers()[part];
+  }  // all blocks alike
+  std::size_t block_of(std::size_t slot) const { return group_first_ + slot; }
+  std::size_t batch_stride(std::size_t hidden) const;  // floats from one batch panel of delta^T on
+  std::size_t error_panel_stride() const { return padded_batch_ * product::kPanel; }
+  std::size_t error_t_stride() const { return round_up(shape().n_classes, 2) * product::kPanel; }
+  const std::vector<product::RowBlock>& batch_blocks() const {
+    return n_ == options_.batch_size ? full_blocks_ : tail_blocks_;
+  }
+  DenoisingHead head() const {
+    return {embedding_.data(), shape().n_classes, dim_, noprop_.variant != NoPropVariant::fm};
+  }
+  Tiling forward_tiling(std::size_t part) const;
+  Tiling update_tiling(std::size_t part) const;
+  product::ForwardArgs forward_args(std::size_t slot, std::size_t part, std::size_t panel,
+                                    std::size_t first_block, std::size_t n_blocks) const;
+
+  void add_forward(std::size_t part);
+  void add_pack(std::size_t part);
+  void add_backward(std::size_t hidden);
+  void add_update(std::size_t part);
+  void forward(std::size_t part, std::size_t tile) const;
+  void forward_label(std::size_t slot, const Worker& worker) const;
+  void make_noisy_labels(std::size_t slot, float* scratch) const;
+  void write_time(float* features, double t) const;
+  void forward_output(std::size_t tile, const Worker& worker) const;
+  void finish_rows(const Slot& slot, std::size_t begin, std::size_t end, float* scratch) const;
+  void pack(std::size_t part, std::size_t tile) const;
+  void backward(std::size_t hidden, std::size_t tile) const;
+  void make_delta(std::size_t slot, std::size_t part, std::size_t panel, void* delta,
+                  float* column_sums) const;
+  void update(std::size_t part, std::size_t tile, const Worker& worker) const;
+  void add_losses();
+  void make_feedback();
+  std::size_t feedback_at(std::size_t block, std::size_t hidden, std::size_t panel) const;
+  std::size_t n_backward_tiles(std::size_t hidden) const;
+  static const NoProp& self_of(const void* self) {
+    return static_cast<const NoProp&>(*stage(self).trainer);
+  }
+
+  NoPropOptions noprop_;
+  std::size_t dim_;
+  Buffer<float> embedding_;  // empty: one-hot
+  std::size_t first_block_ = 0, n_trained_;
+  std::size_t group_first_ = 0, group_size_ = 0;
+  std::vector<Slot> slots_;
+  Buffer<char> packed_x_;
+  Buffer<float> feedback_;
+  std::vector<std::vector<product::RowBlock>> input_blocks_;  // rows of W of each part
+  std::vector<product::RowBlock> full_blocks_, tail_blocks_;
+  Buffer<float> time_;              // of each row
+  std::vector<double> snr_weight_;  // of each block
+};
+
+}  // namespace bpfree

@@ -1,0 +1,222 @@
+# SPDX-License-Identifier: BSD-3-Clause
+"""NoPropClassifier: its variants, blocks trained apart, and what it refuses."""
+
+import pickle
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from multiprocessing import get_context
+
+import numpy as np
+import pytest
+from sklearn.utils._testing import assert_array_equal
+
+import bpfree_fast as bf
+from bpfree_fast import _core as core
+from bpfree_fast.estimators._noprop import prototypes
+from bpfree_fast.estimators._training import Samples
+
+X = np.random.default_rng(0).normal(size=(60, 6))
+Y = np.repeat(["a", "b", "c"], 20)
+
+
+def small(**options):
+    return bf.NoPropClassifier(
+        (16,), input_units=32, label_units=32, n_blocks=4, random_state=0, max_iter=3,
+        batch_size=16, **options,
+    )  # fmt: skip
+
+
+def arrays(clf):
+    return [*clf.coefs_, *clf.intercepts_, *clf._trainer.optimizer_state()]
+
+
+def assert_same(one, other):
+    for a, b in zip(arrays(one), arrays(other), strict=True):
+        assert_array_equal(a, b)
+    assert_array_equal(one.predict_proba(X), other.predict_proba(X))
+    np.testing.assert_allclose(one.loss_curve_, other.loss_curve_, rtol=1e-6)
+
+
+@pytest.mark.parametrize(("variant", "least"), [("dt", 0.93), ("ct", 0.93), ("fm", 0.93)])
+def test_variants_learn_digits(variant, least, digits):
+    clf = bf.NoPropClassifier(variant=variant, n_blocks=5, max_iter=20, n_steps=20, random_state=0)
+    clf.fit(digits.X_train, digits.y_train)
+    assert clf.score(digits.X_test, digits.y_test) > least
+    assert clf.loss_curve_[-1] < clf.loss_curve_[0]
+
+
+@pytest.mark.parametrize("options", [{"class_embedding": "prototype"}, {"dtype": "bfloat16"},
+                                     {"block_feedback": "direct"}, {"noise_schedule": "linear"},
+                                     {"activation": "tanh"}], ids=str)  # fmt: skip
+def test_options_learn_digits(options, digits):
+    clf = bf.NoPropClassifier(n_blocks=4, max_iter=20, random_state=0, **options)
+    assert clf.fit(digits.X_train, digits.y_train).score(digits.X_test, digits.y_test) > 0.9
+
+
+def test_accuracy_rises_from_block_to_block(digits):
+    clf = bf.NoPropClassifier(n_blocks=5, max_iter=10, random_state=0)
+    clf.fit(digits.X_train, digits.y_train)
+    scores = clf.staged_score(digits.X_test, digits.y_test)
+    assert len(scores) == 5
+    assert scores[-1] == clf.score(digits.X_test, digits.y_test)
+    assert scores[-1] >= scores[0]
+    stages = list(clf.staged_predict_proba(digits.X_test))
+    assert_array_equal(stages[-1], clf.predict_proba(digits.X_test))
+
+
+@pytest.mark.parametrize("variant", ["dt", "ct", "fm"])
+def test_probabilities(variant):
+    clf = small(variant=variant).fit(X, Y)
+    p = clf.predict_proba(X)
+    assert p.shape == (60, 3)
+    np.testing.assert_allclose(p.sum(axis=1), 1, rtol=1e-5)
+    assert (p >= 0).all()
+    assert_array_equal(clf.predict(X), clf.classes_[p.argmax(axis=1)])
+
+
+@pytest.mark.parametrize("embedding", ["one_hot", "prototype"])
+def test_blocks_apart_are_blocks_together(embedding):
+    together = small(class_embedding=embedding).fit(X, Y)
+    parts = [
+        small(class_embedding=embedding).fit_blocks(X, Y, blocks) for blocks in (range(3), [3])
+    ]
+    assert parts[0].trained_blocks_ == [0, 1, 2]
+    joined = parts[1].join(parts[0])
+    assert joined.trained_blocks_ == [0, 1, 2, 3]
+    assert_same(joined, together)
+    # And training goes on as if it had never been parted.
+    for clf in (joined, together):
+        clf.set_params(max_iter=5, warm_start=True).fit(X, Y)
+    assert_same(joined, together)
+
+
+def test_executors():
+    together = small().fit(X, Y)
+    with ThreadPoolExecutor(2) as pool:
+        assert_same(small().fit(X, Y, executor=pool), together)
+        assert_same(small().fit(X, Y, executor=pool, n_parts=9), together)
+    with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
+        apart = small().fit(X, Y, executor=pool)
+    assert_same(apart, together)
+    assert apart.trained_blocks_ == [0, 1, 2, 3]
+    assert_same(small().fit(X, Y, executor=lambda: ThreadPoolExecutor(3)), together)
+
+
+def test_dask():
+    distributed = pytest.importorskip("distributed", reason="dask.distributed is not installed")
+    together = small().fit(X, Y)
+    with distributed.Client(
+        n_workers=1, threads_per_worker=1, processes=False, dashboard_address=None
+    ) as client:
+        assert_same(small().fit(X, Y, executor=client.get_executor(), n_parts=2), together)
+
+
+def test_weights_by_sample():
+    w = np.random.default_rng(1).uniform(0.1, 2, len(X))
+    with ThreadPoolExecutor(2) as pool:
+        assert_same(small().fit(X, Y, w, executor=pool), small().fit(X, Y, w))
+
+
+def test_attributes():
+    clf = small(class_embedding="prototype").fit(X, Y)
+    assert clf.class_embedding_.shape == (3, 6)
+    assert not clf.class_embedding_.flags.writeable
+    for row, label in zip(clf.class_embedding_, clf.classes_, strict=True):
+        assert any(np.array_equal(row, x.astype(np.float32)) for x in X[label == Y])
+    assert_array_equal(small().fit(X, Y).class_embedding_, np.eye(3))
+    assert_array_equal(clf.alpha_bar_, core.noise_schedule("cosine", 4))
+    assert small(variant="ct").fit(X, Y).alpha_bar_.size == 0
+    assert [w.shape for w in clf.coefs_[:4]] == [(6, 32), (6, 32), (64, 16), (16, 3)]
+    assert clf.n_params_ == sum(w.size for w in clf.coefs_ + clf.intercepts_)
+    with pytest.raises(AttributeError, match="no class_embedding_ before fit"):
+        _ = small().class_embedding_
+    with pytest.raises(AttributeError, match="no alpha_bar_ before fit"):
+        _ = small().alpha_bar_
+
+
+def test_prototypes_are_the_most_central():
+    x = np.array([0.0, 4.0, 5.0, 6.0, 20.0, 9.0, 11.0, 12.0, 13.0, 30.0])[:, None]
+    found = prototypes(Samples(x, np.repeat([0, 1], 5), None), 2, 0.5)
+    assert_array_equal(found, [[2.5], [6.0]])
+
+
+@pytest.mark.parametrize("embedding", ["one_hot", "prototype"])
+def test_saving(embedding, tmp_path):
+    clf = small(class_embedding=embedding).fit_blocks(X, Y, range(2))
+    clf.save(tmp_path / "m.safetensors")
+    for other in (bf.load(tmp_path / "m.safetensors"), pickle.loads(pickle.dumps(clf))):
+        assert other.trained_blocks_ == [0, 1]
+        assert_same(other, clf)
+        assert_array_equal(other.class_embedding_, clf.class_embedding_)
+        rest = small(class_embedding=embedding).fit_blocks(X, Y, range(2, 4))
+        assert_same(other.join(rest), small(class_embedding=embedding).fit(X, Y))
+
+
+def test_schedules_as_arrays():
+    given = small(noise_schedule=core.noise_schedule("linear", 4)).fit(X, Y)
+    assert_same(given, small(noise_schedule="linear").fit(X, Y))
+    assert small(noise_schedule=np.array([0.1, 0.3, 0.5, 0.9, 1.0])).fit(X, Y).score(X, Y) > 0
+
+
+def test_inference_noise_is_one_draw_for_all_rows():
+    clf = small(inference_noise=True).fit(X, Y)
+    p = clf.predict_proba(X)
+    assert not np.array_equal(p, clf.set_params(inference_noise=False).predict_proba(X))
+    clf.set_params(inference_noise=True)
+    assert_array_equal(clf.predict_proba(X[:5]), p[:5])
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"n_blocks": 1}, "n_blocks must be at least 2, got 1"),
+        ({"input_units": 33}, "input_units must be a multiple of 32, got 33"),
+        ({"label_units": 0}, "label_units must be at least 32, got 0"),
+        ({"class_embedding": "learnt"}, "class_embedding must be one of"),
+        ({"variant": "sde"}, "variant must be one of"),
+        ({"noise_schedule": "sigmoid"}, "noise_schedule must be one of"),
+        ({"noise_schedule": [0, 0.5, 0.4, 0.8, 0.9]}, r"noise_schedule\[2\] is 0.4\d*, expected"),
+        ({"noise_schedule": [0, 0.5, 0.9]}, r"has shape \(3,\), expected \(5,\)"),
+        ({"noise_schedule": [0, 1, 2], "variant": "ct"}, "variant='ct' needs one of"),
+        ({"eta": 0.0}, "eta must be above 0"),
+        ({"max_snr_weight": -1.0}, "max_snr_weight must be at least 0"),
+        ({"n_steps": 0}, "n_steps must be at least 1"),
+        ({"ode_rule": "rk4"}, "ode_rule must be one of"),
+        ({"inference_noise": True, "variant": "fm"}, "inference_noise=True is for variant='dt'"),
+        ({"block_feedback": "none"}, "block_feedback must be one of"),
+        ({"activation": "gelu"}, "activation must be one of"),
+    ],
+)
+def test_bad_parameters(options, words):
+    with pytest.raises(ValueError, match=words):
+        small().set_params(**options).fit(X, Y)
+
+
+def test_bad_data():
+    with pytest.raises(ValueError, match=r"y has one class, \['a'\]: NoProp needs at least two"):
+        small().fit(X, np.repeat("a", 60))
+    with pytest.raises(ValueError, match="NoProp tells one class from the others"):
+        small().fit(X, np.tile([[0, 1], [1, 1]], (30, 1)))
+    with pytest.raises(ValueError, match="class 2 of 3 has none"):
+        small(class_embedding="prototype").partial_fit(X[:40], Y[:40], classes=["a", "b", "c"])
+
+
+def test_bad_parts():
+    for blocks in ([], [4], [0, 2], [-1]):
+        with pytest.raises(ValueError, match="blocks must be"):
+            small().fit_blocks(X, Y, blocks)
+    one = small().fit_blocks(X, Y, [0])
+    with pytest.raises(ValueError, match=r"blocks \[0\] were trained by more than one"):
+        one.join(small().fit_blocks(X, Y, [0]))
+    with pytest.raises(ValueError, match="seed is 0 here and 1"):
+        one.join(small().set_params(random_state=1).fit_blocks(X, Y, [1]))
+    with pytest.raises(ValueError, match="n_iter is 3 here and 2"):
+        one.join(small().set_params(max_iter=2).fit_blocks(X, Y, [1]))
+    with pytest.raises(ValueError, match="classes are"):
+        one.join(small().fit_blocks(X, np.repeat(["a", "b", "d"], 20), [1]))
+    with pytest.raises(TypeError, match="executor must have submit"):
+        small().fit(X, Y, executor=3)
+    with (
+        ThreadPoolExecutor(1) as pool,
+        pytest.raises(ValueError, match="blocks that know nothing of each other"),
+    ):
+        small(early_stopping=True).fit(X, Y, executor=pool)
