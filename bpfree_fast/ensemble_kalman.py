@@ -15,9 +15,19 @@ from numpy.typing import ArrayLike, NDArray
 
 from ._arrays import Floats
 from ._kalman import step
-from ._kalman.draws import Draws, mean_of
+from ._kalman.draws import Draws
 from ._kalman.loop import KalmanReport, KalmanResult, run
-from ._kalman.options import F64, build, check_finite, floats, own_parameters, start
+from ._kalman.options import (
+    F64,
+    Options,
+    build,
+    check_finite,
+    floats,
+    of_step,
+    own_parameters,
+    start,
+)  # fmt: skip
+from ._kalman.rows import mean_of, move_back, move_together, others
 from ._kalman.saving import SavedEnsemble
 from ._kalman.told import data_of, outputs_of, succeeded
 from ._search.objective import Function
@@ -172,6 +182,8 @@ class EnsembleKalman(SavedEnsemble):
     def _begin(self, members: Floats, noise_cov: object, n_threads: int | None) -> None:
         self._n_threads = _threads(n_threads)
         self._options = build(members, noise_cov, self._parameters)
+        if self._options.taper is not None:
+            self._parameters["localization"] = self._options.taper
         self._draws = Draws(self.seed_, self._n_threads)
         self.iteration = self.n_failed = 0
         self.time = 0.0
@@ -209,10 +221,12 @@ class EnsembleKalman(SavedEnsemble):
             raise ValueError(
                 f"ensemble has shape {given.shape}, expected {self._members.shape} as before."
             )
-        check_finite(given)
-        self._members[:] = given
+        with np.errstate(over="ignore"):
+            members = given.astype(self._members.dtype, copy=False)
+        check_finite(members)
+        self._members[:] = members
         if self._options.nesterov:
-            self._asked[:] = given
+            self._asked[:] = members
         self._ask_anew()
 
     @property
@@ -238,6 +252,19 @@ class EnsembleKalman(SavedEnsemble):
         number = real("dt", value, 0, open_low=True)
         self._parameters["dt"] = number
         self._options = replace(self._options, dt=number)
+
+    @property
+    def inflation(self) -> float:
+        """What anomalies are multiplied by after each step; may be set between steps."""
+        return self._options.inflation
+
+    @inflation.setter
+    def inflation(self, value: float) -> None:
+        number = real("inflation", value, 1)
+        if self._options.redraw_std is not None and number != 1:
+            raise ValueError(f"redraw_std makes all members anew: inflation is 1, got {value!r}.")
+        self._parameters["inflation"] = number
+        self._options = replace(self._options, inflation=number)
 
     @property
     def finished(self) -> bool:
@@ -279,7 +306,14 @@ class EnsembleKalman(SavedEnsemble):
         out[:] = self._asked
         return cast("Floats", out)
 
-    def tell(self, g: ArrayLike, y: ArrayLike) -> KalmanReport:
+    def tell(
+        self,
+        g: ArrayLike,
+        y: ArrayLike,
+        *,
+        obs_noise_cov: float | ArrayLike | None = None,
+        localization: str | ArrayLike | None = None,
+    ) -> KalmanReport:
         """Take the outputs of all that was asked for, and make a step towards the data.
 
         Parameters
@@ -291,6 +325,10 @@ class EnsembleKalman(SavedEnsemble):
             `n_failed`.
         y : array_like of shape (n_obs,)
             The data. They may be others in each step, such as those of a minibatch.
+        obs_noise_cov : float, or array_like of shape (n_obs,) or (n_obs, n_obs), default=None
+            The noise of these data, for this step alone; None is what the filter was made with.
+        localization : {'sec', 'sec_fisher'} or array_like of shape (n_params, n_obs), default=None
+            How this step is localised; None is as the filter was made.
 
         Returns
         -------
@@ -300,14 +338,15 @@ class EnsembleKalman(SavedEnsemble):
         Raises
         ------
         ValueError, TypeError
-            If arrays do not fit, the data are not finite, fewer than two members have finite
-            outputs, or the last step is done; then nothing was changed.
+            If arrays do not fit, the data are not finite, a covariance is none, fewer than two
+            members have finite outputs, or the last step is done; then nothing was changed.
         FloatingPointError
             If the step leaves the range of the numbers; then the ensemble cannot go on.
         """
         self._check_unfinished()
-        data = data_of(y, self._options.noise_cov)
-        return self._tell(outputs_of(g, self._asked), data)
+        options = of_step(self._options, self._members, obs_noise_cov, localization)
+        data = data_of(y, options.noise_cov)
+        return self._tell(outputs_of(g, self._asked), data, options)
 
     def minimize(
         self,
@@ -343,7 +382,8 @@ class EnsembleKalman(SavedEnsemble):
             warning. None is this process.
         chunk_size : int, default=None
             Members of a task, or in this process of an array. None is a quarter of a worker's
-            share, or 16 MB.
+            share; with `vectorized` 32, from 1024 members on a 32nd of them, or 16 MB if that is
+            less, whoever evaluates them: a model's own rounding may depend on the rows of a call.
         vectorized : bool, default=False
             Whether the model takes an array of shape (n, n_params), and gives one of (n, n_obs).
         callback : callable, default=None
@@ -392,58 +432,84 @@ class EnsembleKalman(SavedEnsemble):
             which = "of alphas" if self._options.alphas else f"to time {self._options.max_time:g}"
             raise ValueError(f"the last step {which} is done, after {self.iteration} iterations.")
 
-    def _tell(self, g: Floats, y: F64) -> KalmanReport:
+    def _tell(self, g: Floats, y: F64, options: Options) -> KalmanReport:
         if g.shape != (self.n_ens, y.size):
             raise ValueError(
                 f"g has shape {g.shape}, expected ({self.n_ens}, {y.size}): an output of each "
                 f"member for each of y."
             )
-        options, asked = self._options, self._asked
         outputs, failed = succeeded(g, self.iteration)
-        misfit = step.misfit_of_mean(outputs, y, options.noise_cov, self._n_threads)
-        rows = asked if not failed.size else np.delete(asked, failed, axis=0)
+        misfit = step.misfit_of_mean(outputs, y, options, self._n_threads)
         remaining = options.max_time - self.time
-        found = step.update(
-            rows, outputs, y, options, seed=self.seed_, iteration=self.iteration,
-            remaining=remaining, n_threads=self._n_threads,
-        )  # fmt: skip
-        if options.redraw_std is not None:
-            assert found.mean is not None
-            self._draws.redraw(asked, found.mean, options.redraw_std, self.iteration)
-        elif failed.size:
-            asked[np.setdiff1d(np.arange(self.n_ens), failed)] = rows
-            asked[failed] = self._draws.replacements(rows, failed, self.iteration)
-        if options.dropout:  # what was dropped has not moved
-            np.copyto(self._members, asked, where=self._kept())
-        if options.nesterov:
-            self._extrapolate(failed)
-        if options.additive_std is not None:
-            self._draws.spread_out(self._members, options.additive_std, self.iteration)
+        found = self._update(outputs, y, options, failed, remaining)
+        self._finish_members(options, found, failed)
         deviation = step.spread(self._members)
         if not math.isfinite(deviation):
             raise FloatingPointError(
-                f"the step of iteration {self.iteration} is too large for {asked.dtype}: the "
-                f"ensemble cannot go on."
-            )
-        if failed.size and not self._has_warned:
-            self._has_warned = True
-            warnings.warn(
-                f"{failed.size} of {self.n_ens} members of iteration {self.iteration} have outputs "
-                f"that are not finite and are drawn anew; n_failed counts those that follow.",
-                RuntimeWarning,
-                stacklevel=3,
+                f"the step of iteration {self.iteration} is too large for {self._members.dtype}: "
+                f"the ensemble cannot go on."
             )
         self.iteration += 1
         self.time = self.time + found.dt if found.dt < remaining else options.max_time
         self.n_failed += failed.size
         misfits = np.full(self.n_ens, np.nan)
-        misfits[np.isfinite(g).all(axis=1)] = found.misfits
-        self.report = KalmanReport(
+        misfits[others(self.n_ens, failed)] = found.misfits
+        report = KalmanReport(
             self.iteration, misfit, misfits, deviation, found.dt, self.time,
             found.effective_rank, found.form, failed.size,
         )  # fmt: skip
+        self.report = report
         self._ask_anew(momentum=False)
-        return self.report
+        self._warn_of(failed.size)
+        return report
+
+    def _update(
+        self, g: Floats, y: F64, options: Options, failed: NDArray[np.intp], remaining: float
+    ) -> step.Found:
+        """Move those of what was asked that did not fail."""
+        asked, rows = self._asked, self._asked
+        if failed.size:
+            kept = asked[failed]
+            rows = move_together(asked, failed)
+        try:
+            return step.update(
+                rows, g, y, options, seed=self.seed_, iteration=self.iteration,
+                remaining=remaining, n_threads=self._n_threads,
+            )  # fmt: skip
+        finally:
+            if failed.size:
+                move_back(asked, failed)
+                asked[failed] = kept
+
+    def _finish_members(
+        self, options: Options, found: step.Found, failed: NDArray[np.intp]
+    ) -> None:
+        """Make the members out of what was asked and moved."""
+        moved = self._asked
+        if options.redraw_std is not None:
+            assert found.mean is not None
+            self._draws.redraw(moved, found.mean, options.redraw_std, self.iteration)
+            return
+        if options.dropout:  # what was dropped has not moved
+            np.copyto(self._members, moved, where=self._kept())
+            moved = self._members
+        if failed.size:
+            self._draws.replace(moved, failed, self.iteration)
+        if options.additive_std is not None:
+            self._draws.spread_out(moved, options.additive_std, self.iteration)
+        if options.nesterov:
+            self._extrapolate(failed)
+
+    def _warn_of(self, n_failed: int) -> None:
+        if n_failed and not self._has_warned:
+            self._has_warned = True
+            warnings.warn(
+                f"{n_failed} of {self.n_ens} members of iteration {self.iteration - 1} have "
+                f"outputs that are not finite and are drawn anew; n_failed counts those that "
+                f"follow.",
+                RuntimeWarning,
+                stacklevel=4,
+            )
 
     def _extrapolate(self, failed: NDArray[np.intp]) -> None:
         """Go on from the members before to those of this step, and ask beyond them."""

@@ -12,6 +12,7 @@ from .. import _core
 from .._arrays import Floats
 from .._random import uniform
 from .options import F64
+from .rows import mean_of, others, strips
 
 # What is drawn for one purpose has nothing in common with what is drawn for another: the seed is
 # xored with a multiple of an odd number (the golden ratio's, of 64 bits).
@@ -49,21 +50,25 @@ class Draws:
             self._fill(cast("Floats", some), base, std, ADDITIVE, iteration, begin)
             members[begin : begin + step] += some
 
-    def replacements(self, others: Floats, failed: NDArray[np.intp], iteration: int) -> Floats:
-        """Draw members around the mean of the others, with their covariance."""
-        n = len(others)
-        weights = np.empty((len(failed), n), others.dtype)
+    def replace(self, members: Floats, failed: NDArray[np.intp], iteration: int) -> None:
+        """Draw members anew, around the mean of the others, with their covariance."""
+        good = others(len(members), failed)
+        n, dtype = len(good), members.dtype
+        weights = np.empty((len(failed), n), dtype)
         _core.search_members(
-            weights, np.zeros(n, others.dtype), None, 1.0, failed.astype(np.uint32),
+            weights, np.zeros(n, dtype), None, 1.0, failed.astype(np.uint32),
             seed_of(self.seed, REPLACEMENT), iteration, "gaussian", False, self._n_threads,
         )  # fmt: skip
         weights -= weights.mean(axis=1, keepdims=True)
         weights /= np.sqrt(n - 1)
-        mean = cast("Floats", mean_of(others).astype(others.dtype))
-        drawn = np.empty((len(failed), others.shape[1]), others.dtype)
-        _core.product(weights, others - mean, drawn, False, False, self._n_threads)
-        drawn += mean
-        return cast("Floats", drawn)
+        for begin, end in strips(members):
+            block = members[good, begin:end]
+            mean = cast("Floats", mean_of(block).astype(dtype))
+            block -= mean
+            drawn = np.empty((len(failed), end - begin), dtype)
+            _core.product(weights, block, drawn, False, False, self._n_threads)
+            drawn += mean
+            members[failed, begin:end] = drawn
 
     def kept(self, n_params: int, dropout: float, iteration: int) -> NDArray[np.bool_]:
         """Say which parameters a step does not drop."""
@@ -92,8 +97,3 @@ class Draws:
             np.arange(first, first + len(out), dtype=np.uint32), seed_of(self.seed, purpose),
             iteration, "gaussian", False, self._n_threads,
         )  # fmt: skip
-
-
-def mean_of(members: Floats) -> F64:
-    """Give the mean of the members, in float64."""
-    return cast("F64", members.mean(axis=0, dtype=np.float64))

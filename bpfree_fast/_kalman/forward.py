@@ -15,6 +15,8 @@ from .._search.objective import Function, real_numbers
 from .._search.pool import CHUNK, MakesExecutor, Pool, Span
 from .options import F64
 
+_FEW = 32  # least rows of a call, and then most calls
+
 
 @dataclass(frozen=True)
 class Forward:
@@ -55,10 +57,18 @@ def evaluate(task: Task) -> F64:
     return task.forward(cast("Floats", task.members))
 
 
+def rows_of_call(n: int, size: int) -> int:
+    """Give how many of n members a model that takes arrays is given at once.
+
+    Whoever evaluates them: a model's own rounding may depend on how many rows it has.
+    """
+    return max(1, min(max(_FEW, -(-n // _FEW)), CHUNK // size))
+
+
 def outputs_here(forward: Forward, members: Floats, chunk: int | None) -> F64:
     """Evaluate all members in this process, a chunk at a time."""
     n, size = members.shape
-    step = chunk or max(1, min(n, CHUNK // size))
+    step = chunk or (rows_of_call(n, size) if forward.vectorized else n)
     g = np.empty((n, forward.n_obs))
     for begin in range(0, n, step):
         # A copy: the model may write to what it is given.
@@ -79,6 +89,8 @@ class Workers(Pool):
         """Give the outputs of all members."""
         n, size = members.shape
         self._members, self._g = members, np.empty((n, self._forward.n_obs))
+        if chunk is None and self._forward.vectorized:
+            chunk = rows_of_call(n, size)
         self.complete(self.spans(n, chunk, max(1, CHUNK // size)))
         return self._g
 

@@ -136,17 +136,13 @@ def run(
                 g = workers.outputs(kalman._asked, chunk)
             n_evaluations += len(g)
             if tau is not None:
-                misfit = misfit_of_mean(
-                    succeeded(g, kalman.iteration)[0],
-                    data,
-                    kalman._options.noise_cov,
-                    kalman._n_threads,
-                )
+                good, _ = succeeded(g, kalman.iteration)
+                misfit = misfit_of_mean(good, data, kalman._options, kalman._n_threads)
                 # The distance is tau times that of noise alone, or less.
                 if 2 * misfit <= tau * tau * data.size:
                     reason = "the data are met as far as their noise allows"
                     break
-            report = kalman._tell(g, data)
+            report = kalman._tell(g, data, kalman._options)
             misfit = report.misfit
             if callback is not None and callback(report):
                 reason = "the callback said so"

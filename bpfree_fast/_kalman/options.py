@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import numpy as np
@@ -34,6 +34,7 @@ class Prior:
 
     mean: F64
     cov: F64
+    root: F64 | None  # as that of the noise
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,7 @@ class Options:
     """How an ensemble is updated."""
 
     noise_cov: F64
+    noise_root: F64 | None  # of a matrix R = L L^T the inverse of L: made once, not in each step
     method: str
     dt: float | str
     dt_scale: float
@@ -118,22 +120,12 @@ def build(members: Floats, noise: object, p: dict[str, Any]) -> Options:
     max_time = _max_time(p["max_time"], dt)
     if alphas and p["max_time"] is not None:
         raise ValueError(f"max_time must be None for method 'esmda', got {p['max_time']!r}.")
-    word, taper = _localization(p["localization"], members)
-    if word != "none" and method == "etki":
-        raise ValueError("method 'etki' cannot be localised: localization must be None.")
-    if word == "sec_fisher" and n_ens < 4:
-        raise ValueError(f"localization 'sec_fisher' needs at least 4 members, got {n_ens}.")
+    word, taper = _localization(p["localization"], members, copy=True)
     form = choice("form", p["form"], FORMS)
     prior = _prior(p["prior_mean"], p["prior_cov"], n_params)
-    if prior is not None and (word != "none" or form == "data"):
-        raise ValueError(
-            f"a prior is weighed in the ensemble's form, which is not localised: localization must "
-            f"be None and form not 'data', got {p['localization']!r} and {form!r}."
-        )
+    _check_localization(word, n_ens, method, form, prior)
     if form == "data" and method == "etki":
         raise ValueError("method 'etki' has the form 'ensemble' only, got form='data'.")
-    if form == "ensemble" and word != "none":
-        raise ValueError("a localised update has the form 'data' only, got form='ensemble'.")
     inflation = real("inflation", p["inflation"], 1)
     additive = _deviations("additive_inflation_std", p["additive_inflation_std"], members, least=0)
     redraw = None
@@ -148,10 +140,23 @@ def build(members: Floats, noise: object, p: dict[str, Any]) -> Options:
         )
     if dropout and nesterov:
         raise ValueError(f"dropout must be 0 where nesterov is True, got {dropout}.")
+    noise_cov = covariance("obs_noise_cov", noise)
     return Options(
-        covariance("obs_noise_cov", noise), method, dt, dt_scale, max_time, alphas, prior,
+        noise_cov, whitening(noise_cov), method, dt, dt_scale, max_time, alphas, prior,
         inflation, additive, word, taper, form, redraw, dropout, nesterov,
     )  # fmt: skip
+
+
+def of_step(options: Options, members: Floats, noise: object, localization: object) -> Options:
+    """Give the options of a step whose observations are others; None is as it was."""
+    if noise is not None:
+        noise_cov = covariance("obs_noise_cov", noise)
+        options = replace(options, noise_cov=noise_cov, noise_root=whitening(noise_cov))
+    if localization is not None:
+        word, taper = _localization(localization, members, copy=False)
+        _check_localization(word, len(members), options.method, options.form, options.prior)
+        options = replace(options, localization=word, taper=taper)
+    return options
 
 
 def real_array(name: str, value: object) -> F64:
@@ -183,12 +188,20 @@ def covariance(name: str, value: object, n: int | None = None) -> F64:
     return cov
 
 
+def whitening(cov: F64) -> F64 | None:
+    """Give the inverse of the lower factor of a covariance that was checked; None for variances."""
+    return cast("F64", np.linalg.inv(np.linalg.cholesky(cov))) if cov.ndim == 2 else None
+
+
 def own_parameters(given: dict[str, Any]) -> dict[str, Any]:
-    """Give the parameters out of what a caller gave, without arrays that may change later."""
+    """Give the parameters out of what a caller gave, without arrays that may change later.
+
+    A taper, which may be large, stays that of the caller: `build` makes the only copy.
+    """
     own = {name: given[name] for name in PARAMETERS}
     alphas = own.pop("alphas")
     for name, value in own.items():
-        if isinstance(value, (np.ndarray, list, tuple)):
+        if isinstance(value, (np.ndarray, list, tuple)) and name != "localization":
             own[name] = real_array(name, value)
     is_sequence = isinstance(alphas, Iterable) and not isinstance(alphas, str)
     return own | {"alphas": list(alphas) if is_sequence else alphas}
@@ -238,19 +251,42 @@ def _prior(mean: object, cov: object, n: int) -> Prior | None:
         raise ValueError(f"prior_mean has shape {center.shape}, expected a number or ({n},).")
     if not np.isfinite(center).all():
         raise ValueError("prior_mean must be finite.")
-    return Prior(center, covariance("prior_cov", cov, n))
+    own = covariance("prior_cov", cov, n)
+    return Prior(center, own, whitening(own))
 
 
-def _localization(value: object, members: Floats) -> tuple[str, Floats | None]:
+def _localization(value: object, members: Floats, *, copy: bool) -> tuple[str, Floats | None]:
     if value is None:
         return "none", None
     if isinstance(value, str):
         return choice("localization", value, LOCALIZATIONS), None
-    taper = real_array("localization", value)
+    given = floats("localization", value)
     n = members.shape[1]
-    if taper.ndim != 2 or taper.shape[0] != n:
-        raise ValueError(f"localization has shape {taper.shape}, expected ({n}, n_obs).")
-    return "taper", cast("Floats", taper.astype(members.dtype))
+    if given.ndim != 2 or given.shape[0] != n:
+        raise ValueError(f"localization has shape {given.shape}, expected ({n}, n_obs).")
+    make = np.array if copy and given is value else np.asarray
+    with np.errstate(over="ignore"):
+        taper = make(given, members.dtype, order="C")
+    wrong = np.flatnonzero(~np.isfinite(taper).all(axis=1))
+    if wrong.size:
+        raise ValueError(f"localization must be finite, got NaN or infinity in row {wrong[0]}.")
+    return "taper", cast("Floats", taper)
+
+
+def _check_localization(word: str, n_ens: int, method: str, form: str, prior: Prior | None) -> None:
+    if prior is not None and (word != "none" or form == "data"):
+        raise ValueError(
+            f"a prior is weighed in the ensemble's form, which is not localised: localization must "
+            f"be None and form not 'data', got {word!r} and {form!r}."
+        )
+    if word == "none":
+        return
+    if method == "etki":
+        raise ValueError("method 'etki' cannot be localised: localization must be None.")
+    if word == "sec_fisher" and n_ens < 4:
+        raise ValueError(f"localization 'sec_fisher' needs at least 4 members, got {n_ens}.")
+    if form == "ensemble":
+        raise ValueError("a localised update has the form 'data' only, got form='ensemble'.")
 
 
 def _deviations(name: str, value: object, members: Floats, *, least: int | None) -> Floats | None:

@@ -12,10 +12,12 @@ from numpy.typing import NDArray
 
 from .. import _core
 from .._arrays import Floats
-from .draws import PRIOR, mean_of, seed_of
+from .draws import PRIOR, seed_of
 from .options import F64, Options
+from .rows import mean_of, strips
 
-_STRIP = 1 << 17  # numbers of a strip of parameters that stays in the cache
+# Of a sum of squares around the first member, the share that its distance from the mean may be.
+_MOST_LOST = 0.9
 # Longer steps would lose the 1 of 1 + dt gram.
 _MOST = 1e12
 
@@ -29,6 +31,24 @@ class Found:
     form: str
     misfits: F64
     mean: F64 | None  # of the members that were to move, where all will be drawn anew
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What members gave, what was observed, and the variances or the covariance of its noise."""
+
+    g: Floats
+    y: F64
+    noise_cov: F64
+
+    def whitened(self, root: F64 | None, n_threads: int) -> Outputs:
+        """Give them in deviations of the noise, around their mean, where its root is known."""
+        if root is None:
+            return self
+        mean = mean_of(self.g)
+        white = np.empty(self.g.shape)
+        _core.product(self.g - mean, root, white, False, True, n_threads)
+        return Outputs(white, root @ (self.y - mean), np.ones(1))
 
 
 @dataclass(frozen=True)
@@ -60,24 +80,31 @@ def update(
     """
     dt = options.given_dt(iteration)
     is_localised, is_redrawn = options.localization != "none", options.redraw_std is not None
-    # The kernel knows when the form of the data is cheaper. Where the step follows from the
-    # moments, they are there already.
-    by_kernel = is_localised or options.form == "data"
-    needs_moments = dt is None or options.prior is not None or is_redrawn
-    by_kernel |= options.form == "auto" and not needs_moments
-    if by_kernel:
-        if dt is None:
-            dt = _step_size(_moments(rows, g, y, options, seed, iteration, n_threads), options)
-        dt = min(dt, remaining)
+    told = Outputs(g, y, options.noise_cov)
+    white = told
+    if not is_localised or dt is None:
+        white = told.whitened(options.noise_root, n_threads)
+    moments = None
+    if dt is None:
+        moments = _moments(rows, white, options, seed, iteration, n_threads)
+        dt = _step_size(moments, options)
+    dt = min(dt, remaining)
+    form = options.form
+    if form == "auto" and (options.prior is not None or is_redrawn):
+        form = "ensemble"
+    elif form == "auto" and moments is not None and not is_localised:
+        form = "data" if _data_is_cheaper(rows, g.shape[1], options.method) else "ensemble"
+    if form != "ensemble":
+        given = told if is_localised else white
         form, rank, misfits = _core.ensemble_update(
-            rows, rows, g, y, options.noise_cov, options.method, dt, seed, iteration,
-            options.localization, options.taper, options.form, n_threads,
+            rows, rows, given.g, given.y, given.noise_cov, options.method, dt, seed, iteration,
+            options.localization, options.taper, form, n_threads,
         )  # fmt: skip
         if options.inflation != 1:
             inflate(rows, options.inflation)
         return Found(dt, rank, form, misfits, mean_of(rows) if is_redrawn else None)
-    moments = _moments(rows, g, y, options, seed, iteration, n_threads)
-    dt = min(_step_size(moments, options) if dt is None else dt, remaining)
+    if moments is None:
+        moments = _moments(rows, white, options, seed, iteration, n_threads)
     transform, rank = _core.ensemble_weights(
         moments.gram, moments.cross, moments.noise, options.method, dt, n_threads
     )
@@ -90,10 +117,14 @@ def update(
     return Found(dt, rank, "ensemble", moments.misfits, None)
 
 
-def misfit_of_mean(g: Floats, y: F64, noise_cov: F64, n_threads: int) -> float:
+def misfit_of_mean(g: Floats, y: F64, options: Options, n_threads: int) -> float:
     """Give half the squared distance of the outputs' mean from the data, in noise's deviations."""
-    pair = np.stack([mean_of(g), y])
-    misfits = _core.ensemble_moments(pair, y, noise_cov, n_threads=n_threads)[3]
+    mean = mean_of(g)
+    if options.noise_root is not None:
+        off = options.noise_root @ (y - mean)
+        return float(off @ off) / 2
+    pair = np.stack([mean, y])
+    misfits = _core.ensemble_moments(pair, y, options.noise_cov, n_threads=n_threads)[3]
     assert misfits is not None
     return float(misfits[0])
 
@@ -102,10 +133,17 @@ def spread(members: Floats) -> float:
     """Give the members' deviation: the root of the mean of the parameters' variances."""
     n, size = members.shape
     total = 0.0
-    for begin, end in _strips(members):
-        block = members[:, begin:end] - members[0, begin:end]
-        block -= block.mean(axis=0)
-        total += float(np.einsum("ij,ij->", block, block))
+    buffer = np.empty(n * max(end - begin for begin, end in strips(members)), members.dtype)
+    with np.errstate(over="ignore", invalid="ignore"):  # the caller looks at the result
+        for begin, end in strips(members):
+            block = buffer[: n * (end - begin)].reshape(n, -1)
+            np.subtract(members[:, begin:end], members[0, begin:end], out=block)
+            sums = block.sum(axis=0).astype(np.float64)
+            around_first, of_mean = _squares(block), float(sums @ sums) / n
+            if of_mean > _MOST_LOST * around_first:  # the first member is far from the others
+                block -= (sums / n).astype(members.dtype)
+                around_first, of_mean = _squares(block), 0.0
+            total += around_first - of_mean
     return math.sqrt(total / ((n - 1) * size)) if math.isfinite(total) else total
 
 
@@ -115,7 +153,7 @@ def moved_mean(members: Floats, transform: F64, n_threads: int) -> F64:
     weights -= weights.mean()  # so that what all members share does not count
     row = cast("Floats", weights[np.newaxis].astype(members.dtype))
     mean = mean_of(members)
-    for begin, end in _strips(members):
+    for begin, end in strips(members):
         block = members[:, begin:end] - members[0, begin:end]
         change = np.empty((1, end - begin), members.dtype)
         _core.product(row, block, change, False, False, n_threads)
@@ -125,7 +163,7 @@ def moved_mean(members: Floats, transform: F64, n_threads: int) -> F64:
 
 def inflate(members: Floats, factor: float) -> None:
     """Multiply the anomalies by a factor, in place."""
-    for begin, end in _strips(members):
+    for begin, end in strips(members):
         block = members[:, begin:end]
         mean = cast("Floats", mean_of(block).astype(members.dtype))
         block -= mean
@@ -144,21 +182,28 @@ def inflated(transform: F64, factor: float) -> F64:
     return cast("F64", result)
 
 
+def _squares(block: Floats) -> float:
+    return float(np.einsum("ij,ij->i", block, block).sum(dtype=np.float64))
+
+
 def _moments(
-    rows: Floats, g: Floats, y: F64, options: Options, seed: int, iteration: int, n_threads: int
+    rows: Floats, outputs: Outputs, options: Options, seed: int, iteration: int, n_threads: int
 ) -> Moments:
     perturbed = options.is_perturbed
     gram, cross, noise, misfits = _core.ensemble_moments(
-        g, y, options.noise_cov, None, 0, perturbed, seed, iteration, n_threads
+        outputs.g, outputs.y, outputs.noise_cov, None, 0, perturbed, seed, iteration, n_threads
     )
     assert misfits is not None
+    n_obs = outputs.g.shape[1]
     if options.prior is None:
-        return Moments(gram, cross, noise, misfits, misfits, g.shape[1])
+        return Moments(gram, cross, noise, misfits, misfits, n_obs)
     # Members are outputs too, and the prior's mean is their data: sums over both.
     prior = options.prior
+    known = Outputs(rows, prior.mean, prior.cov).whitened(prior.root, n_threads)
     more = _core.ensemble_moments(
-        rows, prior.mean, prior.cov, None, 0, perturbed, seed_of(seed, PRIOR), iteration, n_threads
-    )
+        known.g, known.y, known.noise_cov, None, 0, perturbed, seed_of(seed, PRIOR), iteration,
+        n_threads,
+    )  # fmt: skip
     assert more[3] is not None
     return Moments(
         gram + more[0],
@@ -166,8 +211,19 @@ def _moments(
         None if noise is None or more[2] is None else noise + more[2],
         misfits,
         misfits + more[3],
-        g.shape[1] + rows.shape[1],
+        n_obs + rows.shape[1],
     )
+
+
+def _data_is_cheaper(rows: Floats, n_obs: int, method: str) -> bool:
+    """Say which form needs fewer operations where the moments are there already.
+
+    Those of the algebra, in float64, count twice where the members are float32, as in the kernel.
+    """
+    n, size = (float(number) for number in rows.shape)
+    algebra = 1 if rows.dtype == np.float64 else 2
+    by_data = 4 * size * n_obs * n + algebra * (4 * n_obs**2 * n + n_obs**3 / 3)
+    return method != "etki" and by_data < 2 * size * n * n + algebra * 7 * n**3 / 3
 
 
 def _step_size(moments: Moments, options: Options) -> float:
@@ -188,9 +244,3 @@ def _by_misfit(misfits: NDArray[np.float64], n_obs: int) -> float:
     first = n_obs / (2 * mean) if mean > 0 else math.inf
     second = math.sqrt(n_obs / 2) / deviation if deviation > 0 else math.inf
     return max(first, second)
-
-
-def _strips(members: Floats) -> list[tuple[int, int]]:
-    n, size = members.shape
-    width = max(1, _STRIP // n)
-    return [(begin, min(begin + width, size)) for begin in range(0, size, width)]

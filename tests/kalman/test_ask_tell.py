@@ -1,73 +1,50 @@
 # SPDX-License-Identifier: BSD-3-Clause
-"""Ask, tell, rank, failures and saving: what holds for every method."""
+"""Ask, tell, rank and saving: what holds for every method."""
 
 import pickle
 import warnings
 
 import numpy as np
 import pytest
-from objectives import failing_observed
+from linear_ensembles import (
+    IDS,
+    KINDS,
+    MEMBERS,
+    METHODS,
+    N_ENS,
+    N_OBS,
+    N_PARAMS,
+    A,
+    Y,
+    draw,
+    forward,
+    kinds,
+    make,
+    run,
+    same,
+)
 
 import bpfree_fast as bf
 
-METHODS = ["eki", "enkf", "etki", "denkf", "esmda"]
-N_ENS, N_PARAMS, N_OBS = 12, 30, 6
 
-
-def draw(*shape, seed=0):
-    return np.random.default_rng(seed).normal(size=shape)
-
-
-A = draw(N_OBS, N_PARAMS, seed=1) / np.sqrt(N_PARAMS)
-Y = 3 * draw(N_OBS, seed=2)
-MEMBERS = 1 + draw(N_ENS, N_PARAMS)
-# One of each kind of step.
-KINDS = [
-    *({"method": method} for method in METHODS),
-    {"dt": "misfit", "max_time": np.inf},
-    {"dt": "norm", "max_time": 7.5},
-    {"method": "esmda", "alphas": [2.0, 4.0, 4.0]},
-    {"prior_mean": np.zeros(N_PARAMS), "prior_cov": 2.0, "method": "enkf"},
-    {"inflation": 1.05, "additive_inflation_std": 0.1},
-    {"additive_inflation_std": np.linspace(0, 1, N_PARAMS), "form": "data"},
-    {"localization": "sec", "method": "denkf"},
-    {"localization": np.ones((N_PARAMS, N_OBS))},
-    {"redraw_std": 0.3},
-    {"redraw_std": np.linspace(0.1, 1, N_PARAMS)},
-    {"dropout": 0.5},
-    {"nesterov": True},
-]
-IDS = ["-".join(kind) + str(i) for i, kind in enumerate(KINDS)]
-
-
-def make(options=None, members=MEMBERS, **more):
-    given = {"random_state": 4} | (options or {}) | more
-    return bf.EnsembleKalman(members, 0.5, **given)
-
-
-def forward(x):
-    return np.asarray(x, np.float64) @ A.T
-
-
-def run(kalman, n=2):
-    for _ in range(n):
-        if not kalman.finished:
-            kalman.tell(forward(kalman.ask()), Y)
-    return kalman
-
-
-def same(a, b):
-    assert np.array_equal(a.ensemble, b.ensemble)
-    assert np.array_equal(a.ask(), b.ask())
-    assert (a.iteration, a.time, a.n_failed) == (b.iteration, b.time, b.n_failed)
-    assert (a.report is None) == (b.report is None)
-    if a.report is not None:
-        assert str(a.report) == str(b.report)
-
-
-@pytest.mark.parametrize("options", KINDS, ids=IDS)
-def test_threads_change_no_bit(options):
-    same(run(make(options, n_threads=1)), run(make(options, n_threads=3)))
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("options", kinds(3001, 333), ids=IDS)
+def test_threads_change_no_bit(options, dtype):
+    """Of an ensemble that every part of a step shares out among threads."""
+    members, y = draw(150, 3001).astype(dtype), draw(333, seed=2)
+    found = []
+    for n_threads in (1, 3):
+        kalman = bf.EnsembleKalman(members, 0.5, random_state=4, n_threads=n_threads, **options)
+        for _ in range(2):
+            g = np.sin(kalman.ask()[:, :333]) + 0.1
+            if not kalman.n_failed:
+                g[7] = np.nan
+                with pytest.warns(RuntimeWarning, match="1 of 150"):
+                    kalman.tell(g, y)
+            elif not kalman.finished:
+                kalman.tell(g, y)
+        found.append(kalman)
+    same(*found)
 
 
 @pytest.mark.parametrize("options", KINDS, ids=IDS)
@@ -150,6 +127,10 @@ def test_the_ensemble_may_be_set(options):
     assert kalman.mean == pytest.approx(forecast.mean(0))
     with pytest.raises(ValueError, match=r"ensemble has shape \(3, 4\), expected \(12, 30\)"):
         kalman.ensemble = np.zeros((3, 4))
+    before = pickle.dumps(narrow := make(options, MEMBERS.astype(np.float32)))
+    with pytest.raises(ValueError, match="got NaN or infinity in member 0"):
+        narrow.ensemble = 1e300 * MEMBERS  # too large for float32
+    assert pickle.dumps(narrow) == before
     forecast[3, 2] = np.nan
     with pytest.raises(ValueError, match="got NaN or infinity in member 3"):
         kalman.ensemble = forecast
@@ -174,6 +155,35 @@ def test_dt_may_be_set():
         make(dt="norm").dt = 1
     with pytest.raises(ValueError, match="steps follow from alphas"):
         make(method="esmda").dt = 1
+
+
+def test_inflation_may_be_set():
+    kalman, other = make(), make(inflation=1.2)
+    kalman.inflation = 1.2
+    assert pickle.loads(pickle.dumps(kalman)).inflation == 1.2
+    same(run(kalman), run(other))
+    with pytest.raises(ValueError, match=r"inflation must be at least 1 and finite, got 0\.9"):
+        kalman.inflation = 0.9
+    with pytest.raises(ValueError, match=r"redraw_std makes all members anew: .* got 1\.1"):
+        make(redraw_std=0.1).inflation = 1.1
+
+
+@pytest.mark.parametrize("noise", [0.2, np.linspace(0.1, 1, 3), np.eye(3) + 0.5])
+@pytest.mark.parametrize("localization", [None, "sec", np.linspace(0, 1, 90).reshape(30, 3)])
+def test_a_step_may_have_other_observations(noise, localization):
+    kalman = make(method="denkf")
+    g = forward(MEMBERS)[:, :3]
+    kalman.tell(g, Y[:3], obs_noise_cov=noise, localization=localization)
+    other = bf.EnsembleKalman(
+        MEMBERS, noise, method="denkf", localization=localization, random_state=4
+    )
+    other.tell(g, Y[:3])
+    same(kalman, other)
+    last = kalman.ensemble.copy()
+    kalman.tell(forward(last), Y)  # this one is as all were meant to be
+    again = make(members=last, method="denkf")
+    again.tell(forward(last), Y)
+    assert np.array_equal(kalman.ensemble, again.ensemble)
 
 
 def test_the_rank_limit_and_what_leaves_it():
@@ -219,6 +229,64 @@ def test_additive_inflation_keeps_the_mean():
     np.testing.assert_allclose(noise.std(0), 0.3, rtol=0.08)
 
 
+def test_additive_inflation_is_kept_by_momentum():
+    """Noise goes into what is asked for; members that hardly move diffuse as without momentum."""
+    members, deviations = draw(2000, 3), {}
+    for nesterov in (False, True):
+        kalman = make({"nesterov": nesterov}, members, dt=1e-9, additive_inflation_std=0.5)
+        asked = []
+        for _ in range(5):
+            kalman.tell(kalman.ask()[:, :2], np.zeros(2))
+            asked.append(kalman.ask().std())
+        deviations[nesterov] = np.array(asked)
+    expected = np.sqrt(1 + 0.25 * np.arange(1, 6))
+    np.testing.assert_allclose(deviations[False], expected, rtol=0.05)
+    assert (deviations[True] > 0.95 * expected).all()
+    # By its formula: the first step's noise, and its share of momentum.
+    one = make({"nesterov": True}, members, dt=0.5, additive_inflation_std=0.3)
+    plain = make({}, members, dt=0.5, additive_inflation_std=0.3)
+    for kalman in (one, plain):
+        kalman.tell(members[:, :2], np.zeros(2))
+    np.testing.assert_allclose(one.ensemble, plain.ensemble, rtol=0, atol=1e-14)
+    np.testing.assert_allclose(one.ask(), plain.ensemble, rtol=0, atol=1e-14)  # theta was 1
+    g = one.ask()[:, :2]
+    for kalman in (one, plain):
+        kalman.tell(g, np.zeros(2))
+    first = (np.sqrt(5) - 1) / 2
+    second = first * (np.sqrt(first**2 + 4) - first) / 2
+    before = make({}, members, dt=0.5, additive_inflation_std=0.3)
+    before.tell(members[:, :2], np.zeros(2))
+    beyond = plain.ensemble + second * (1 / first - 1) * (plain.ensemble - before.ensemble)
+    np.testing.assert_allclose(one.ensemble, plain.ensemble, rtol=0, atol=1e-14)
+    np.testing.assert_allclose(one.ask(), beyond, rtol=0, atol=1e-13)
+
+
+@pytest.mark.parametrize("noise", [0.3, np.linspace(0.1, 1, N_OBS), np.eye(N_OBS) + 0.4])
+def test_a_covariance_is_factored_once(noise):
+    """A matrix is whitened with by a root that is kept; the report is as by the inverse."""
+    gamma = noise if np.ndim(noise) == 2 else np.diag(np.broadcast_to(noise, N_OBS))
+    members = 1e4 + MEMBERS
+    g = forward(members)
+    kalman = bf.EnsembleKalman(members, noise, method="enkf", random_state=4)
+    report = kalman.tell(g, Y)
+    off = g.mean(0) - Y
+    assert report.misfit == pytest.approx(off @ np.linalg.solve(gamma, off) / 2, rel=1e-9)
+    expected = bf.kernels.ensemble_update(
+        members, g, Y, gamma if np.ndim(noise) == 2 else noise, method="enkf", random_state=4
+    )
+    np.testing.assert_allclose(kalman.ensemble, expected, rtol=0, atol=1e-7)
+
+
+@pytest.mark.parametrize("first", [0.0, 1e4])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_the_spread_is_that_of_any_ensemble(first, dtype):
+    members = (5 + draw(50, 4000)).astype(dtype)
+    members[0] += first
+    kalman = make(members=members)
+    right = np.sqrt(members.astype(np.float64).var(axis=0, ddof=1).mean())
+    assert kalman.spread == pytest.approx(right, rel=1e-12 if dtype == np.float64 else 1e-5)
+
+
 def test_dropout_moves_a_share_of_the_parameters():
     kalman = make({"dropout": 0.4})
     moved = []
@@ -231,75 +299,6 @@ def test_dropout_moves_a_share_of_the_parameters():
         moved.append(1 - at_mean.mean())
     assert np.mean(moved) == pytest.approx(0.6, abs=0.05)
     assert np.ptp(moved) > 0.05  # chosen anew
-
-
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("options", [{}, {"method": "etki"}, {"form": "data"}, {"dt": "norm"}])
-def test_redrawn_members_have_the_mean_of_those_that_did_not_fail(options, dtype):
-    members = (100 + MEMBERS).astype(dtype)
-    g = forward(members) - 100 * A.sum(1)
-    g[5] = np.nan
-    others = np.delete(np.arange(N_ENS), 5)
-    plain = make(options, members[others])
-    plain.tell(g[others], Y)
-    kalman = make(options, members, redraw_std=0.1)
-    with pytest.warns(RuntimeWarning, match="1 of 12 members"):
-        kalman.tell(g, Y)
-    tolerance = 1e-11 if dtype == np.float64 else 2e-5
-    np.testing.assert_allclose(kalman.mean, plain.mean, rtol=0, atol=tolerance)
-
-
-@pytest.mark.parametrize("options", KINDS, ids=IDS)
-def test_members_that_fail_do_not_poison_the_others(options):
-    kalman = make(options)
-    g = forward(kalman.ask())
-    g[3, 1], g[7, :] = np.nan, np.inf
-    with pytest.warns(RuntimeWarning, match="2 of 12 members of iteration 0 have outputs"):
-        report = kalman.tell(g, Y)
-    assert report.n_failed == kalman.n_failed == 2
-    assert np.array_equal(np.flatnonzero(np.isnan(report.misfits)), [3, 7])
-    assert np.isfinite(kalman.ensemble).all()
-    assert np.isfinite(report.misfit)
-    run(kalman, 1)  # no second warning
-    if options in ({"method": "eki"}, {"method": "enkf"}, {"method": "etki"}):
-        others = np.delete(np.arange(N_ENS), [3, 7])
-        fewer = run(make(options, MEMBERS[others]), 1)
-        again = make(options)
-        with pytest.warns(RuntimeWarning):
-            again.tell(g, Y)
-        assert np.array_equal(again.ensemble[others], fewer.ensemble)
-
-
-def test_what_replaces_a_member_is_a_draw_of_the_others():
-    members = draw(3000, 3) @ draw(3, 3, seed=3)
-    g = members[:, :1].copy()
-    g[1000:] = np.nan
-    kalman = bf.EnsembleKalman(members, 1.0, random_state=0)
-    with pytest.warns(RuntimeWarning, match="2000 of 3000"):
-        kalman.tell(g, [0.5])
-    good, drawn = kalman.ensemble[:1000], kalman.ensemble[1000:]
-    scale = np.cov(good.T).trace()
-    np.testing.assert_allclose(drawn.mean(0), good.mean(0), rtol=0, atol=0.05 * np.sqrt(scale))
-    np.testing.assert_allclose(np.cov(drawn.T), np.cov(good.T), rtol=0, atol=0.1 * scale)
-
-
-def test_a_model_that_fails_for_some_still_fits():
-    members = draw(40, 4)
-    kalman = bf.EnsembleKalman(members, 0.01, random_state=0)
-    with pytest.warns(RuntimeWarning, match="have outputs that are not finite"):
-        result = kalman.minimize(failing_observed, [0.5, 0.3, 0.2], n_iterations=8)
-    assert result.n_failed == kalman.n_failed > 0
-    assert result.misfit < 1
-
-
-def test_too_few_that_succeed_change_nothing():
-    kalman = run(make())
-    before = pickle.dumps(kalman)
-    g = forward(kalman.ask())
-    g[1:] = np.nan
-    with pytest.raises(ValueError, match="1 of 12 members have finite outputs in iteration 2"):
-        kalman.tell(g, Y)
-    assert pickle.dumps(kalman) == before
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -83,6 +83,16 @@ MEMBERS = np.random.default_rng(0).normal(size=(5, 3))
             ValueError,
             r"localization has shape \(2, 3\), expected \(3, n_obs\)",
         ),
+        (
+            {"localization": np.array([[1, 1], [1, np.nan], [1, 1.0]])},
+            ValueError,
+            "localization must be finite, got NaN or infinity in row 1",
+        ),
+        (
+            {"localization": np.full((3, 2), 1e39), "ensemble": MEMBERS.astype(np.float32)},
+            ValueError,
+            "localization must be finite, got NaN or infinity in row 0",
+        ),
         ({"localization": "sec", "method": "etki"}, ValueError, "'etki' cannot be localised"),
         (
             {"localization": "sec_fisher", "ensemble": MEMBERS[:3]},
@@ -137,6 +147,29 @@ def test_tell(g, y, error, text, options):
     before = pickle.dumps(kalman)
     with pytest.raises(error, match=text):
         kalman.tell(g, y)
+    assert pickle.dumps(kalman) == before
+
+
+@pytest.mark.parametrize(
+    ("keywords", "text"),
+    [
+        ({"obs_noise_cov": -1.0}, "obs_noise_cov must be above 0 and finite, got -1"),
+        ({"obs_noise_cov": np.ones(3)}, "y has 2 observations, but obs_noise_cov is of 3"),
+        ({"obs_noise_cov": np.ones((2, 2))}, "obs_noise_cov is not positive definite"),
+        ({"localization": "near"}, "localization must be one of"),
+        ({"localization": np.ones((2, 2))}, r"expected \(3, n_obs\)"),
+        ({"localization": np.ones((3, 4))}, "localization"),
+        ({"localization": np.full((3, 2), np.nan)}, "localization must be finite"),
+        ({"localization": "sec"}, "'etki' cannot be localised"),
+    ],
+)
+def test_other_observations(keywords, text):
+    word = keywords.get("localization")
+    method = "etki" if isinstance(word, str) and word == "sec" else "eki"
+    kalman = bf.EnsembleKalman(MEMBERS, 0.5, method=method)
+    before = pickle.dumps(kalman)
+    with pytest.raises(ValueError, match=text):
+        kalman.tell(G, [1.0, 2.0], **keywords)
     assert pickle.dumps(kalman) == before
 
 

@@ -56,6 +56,29 @@ def test_any_chunk_has_the_same_bits():
         assert_same(right, run(Serial(), all_observed, chunk_size=chunk_size, vectorized=True))
 
 
+@pytest.mark.parametrize("n_ens", [50, 1100])
+def test_workers_do_not_change_what_a_model_of_arrays_is_given(n_ens):
+    """A product's rounding depends on its rows, so their number may not follow from the workers."""
+    members = np.random.default_rng(0).normal(size=(n_ens, 7)).astype(np.float32)
+    seen = []
+    for n_workers in (0, 1, 2, 6):
+        rows = []
+
+        def forward(x, rows=rows):
+            rows.append(len(x))
+            return x[:, :3]
+
+        kalman = bf.EnsembleKalman(members, 1.0, random_state=0)
+        if n_workers:
+            with ThreadPoolExecutor(n_workers) as executor:
+                kalman.minimize(forward, Y, n_iterations=1, vectorized=True, executor=executor)
+        else:
+            kalman.minimize(forward, Y, n_iterations=1, vectorized=True)
+        seen.append(sorted(rows))
+    assert seen[0] == seen[1] == seen[2] == seen[3]
+    assert len(seen[0]) == -(-n_ens // max(32, -(-n_ens // 32)))
+
+
 @pytest.mark.parametrize("n_workers", [1, 3])
 def test_threads(n_workers):
     right = run()

@@ -152,8 +152,21 @@ def test_forms_and_inflation(form, rule):
     mean = plain.mean
     np.testing.assert_allclose(wide.ensemble, mean + 1.1 * (plain.ensemble - mean), atol=1e-12)
     auto = bf.EnsembleKalman(MEMBERS, GAMMA, dt=rule)
-    assert auto.tell(g, Y).form == ("data" if rule == 0.7 else "ensemble")
+    assert auto.tell(g, Y).form == "data"  # few observations
     np.testing.assert_allclose(auto.ensemble, plain.ensemble, atol=1e-11)
+
+
+@pytest.mark.parametrize("rule", [0.7, "misfit", "norm"])
+def test_the_cheaper_form(rule):
+    members = draw(20, 5000)
+    forms = {}
+    for n_obs in (3, 200):
+        kalman = bf.EnsembleKalman(members, 0.5, dt=rule)
+        forms[n_obs] = kalman.tell(members[:, :n_obs], np.zeros(n_obs)).form
+    assert forms == {3: "data", 200: "ensemble"}
+    for options in ({"method": "etki"}, {"redraw_std": 1}, {"prior_mean": 0, "prior_cov": 1}):
+        kalman = bf.EnsembleKalman(members, 0.5, dt=rule, **options)
+        assert kalman.tell(members[:, :3], np.zeros(3)).form == "ensemble"
 
 
 @pytest.mark.parametrize("localization", ["sec", "sec_fisher", "taper"])
