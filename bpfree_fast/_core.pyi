@@ -393,6 +393,13 @@ class Trainer:
         eta: float = 0.1,
         max_snr_weight: float = 0.0,
         embedding_dim: int = 0,
+        n_ens: int = 256,
+        update: str = "eki",
+        squared_error: bool = False,
+        gauss_newton: bool = False,
+        obs_noise_var: float = 1.0,
+        spread: float = 0.5,
+        redraw: bool = True,
     ) -> None: ...
     step: int
     def run_epoch(
@@ -413,6 +420,11 @@ class Trainer:
         on_event: Callable[[int, int, float], bool] | None = None,
         x_negative: _Rows | None = None,
     ) -> float: ...
+    # Ensemble Kalman alone. Reports: a row for each iteration of the epoch so far: mean, min and
+    # max of the members' misfit, spread of their outputs, dt, effective rank. Members as the next
+    # iteration begins with them, [n_ens, n_params]: W_0, b_0, W_1, b_1, ...
+    def kalman_reports(self) -> _F64: ...
+    def members(self) -> _F32: ...
     # Evolution strategies alone. Reports: a row for each generation of the epoch so far: mean, min,
     # max and std of the fitness where it is finite, norm of the gradient, members whose fitness is
     # not finite, cosine to backprop's gradient (NaN where it was not asked for). A generation whose

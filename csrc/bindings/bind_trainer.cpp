@@ -42,6 +42,13 @@ namespace {
 
 constexpr double kEventSeconds = 0.1;
 
+// No solver: its state would take memory.
+std::unique_ptr<Trainer> make_ensemble_kalman(Network& network, TrainerOptions options,
+                                              const EnsembleKalmanOptions& kalman) {
+  options.optimizer = {.solver = formulas::Solver::sgd};
+  return std::make_unique<EnsembleKalman>(network, options, kalman);
+}
+
 std::unique_ptr<BoundTrainer> make(
     const py::object& network, const std::string& method, const std::string& feedback,
     const std::string& error_signal, const std::string& distribution, double scale,
@@ -57,7 +64,8 @@ std::unique_ptr<BoundTrainer> make(
     std::int64_t group_size, const std::string& fitness, const std::string& variant,
     const std::string& block_feedback, const std::vector<double>& alpha_bar,
     const std::string& noise_schedule, double eta, double max_snr_weight,
-    std::int64_t embedding_dim) {
+    std::int64_t embedding_dim, std::int64_t n_ens, const std::string& update, bool squared_error,
+    bool gauss_newton, double obs_noise_var, double spread, bool redraw) {
   if (batch_size < 1) fail("batch_size is " + std::to_string(batch_size) + ", expected at least 1");
   TrainerOptions options;
   options.optimizer = {solver_named(solver, momentum, nesterov),
@@ -71,14 +79,23 @@ std::unique_ptr<BoundTrainer> make(
   options.seed = seed;
   options.n_threads = n_threads;
   auto& net = network.cast<Network&>();
-  enum class Method { backprop, feedback, forward_forward, local_loss, evolution, noprop };
-  const Method kind = named<Method, 6>("method", method,
+  enum class Method {
+    backprop,
+    feedback,
+    forward_forward,
+    local_loss,
+    evolution,
+    noprop,
+    ensemble_kalman
+  };
+  const Method kind = named<Method, 7>("method", method,
                                        {{{"backprop", Method::backprop},
                                          {"feedback", Method::feedback},
                                          {"forward_forward", Method::forward_forward},
                                          {"local_loss", Method::local_loss},
                                          {"evolution", Method::evolution},
-                                         {"noprop", Method::noprop}}});
+                                         {"noprop", Method::noprop},
+                                         {"ensemble_kalman", Method::ensemble_kalman}}});
   if (net.blocks() != nullptr && kind != Method::noprop)
     fail("method is '" + method + "', a network of blocks trains by 'noprop'");
   const FeedbackOptions rule = feedback_options(feedback, error_signal, distribution, scale);
@@ -103,6 +120,10 @@ std::unique_ptr<BoundTrainer> make(
         std::make_unique<NoProp>(net, options,
                                  noprop_options(variant, block_feedback, alpha_bar, noise_schedule,
                                                 eta, max_snr_weight, embedding_dim));
+  else if (kind == Method::ensemble_kalman)
+    bound->trainer = make_ensemble_kalman(
+        net, options,
+        kalman_options(n_ens, update, squared_error, gauss_newton, obs_noise_var, spread, redraw));
   else
     bound->trainer = std::make_unique<ForwardForward>(
         net, options,
@@ -129,15 +150,21 @@ double run_epoch(BoundTrainer& bound, const py::array& x, const py::array& y,
                  schedule_of(schedule, learning_rate, total_steps, step_size, gamma, power_t)});
   bound.data = py::object();
   bound.stopped = false;
-  for (bool more = true; more && !bound.stopped;) {
-    {
-      py::gil_scoped_release release;
-      more = t.run(kEventSeconds);
+  try {
+    for (bool more = true; more && !bound.stopped;) {
+      {
+        py::gil_scoped_release release;
+        more = t.run(kEventSeconds);
+      }
+      if (PyErr_CheckSignals() != 0) throw py::error_already_set();
+      if (!on_event.is_none())
+        bound.stopped = py::bool_(on_event(t.steps_done(), t.steps_in_epoch(), t.mean_loss()));
     }
-    if (PyErr_CheckSignals() != 0) throw py::error_already_set();
-    if (!on_event.is_none())
-      bound.stopped = py::bool_(on_event(t.steps_done(), t.steps_in_epoch(), t.mean_loss()));
+  } catch (...) {
+    t.settle();
+    throw;
   }
+  t.settle();
   return t.mean_loss();
 }
 
@@ -296,7 +323,10 @@ void bind_trainer(py::module_& m) {
            py::arg("group_size") = 0, py::arg("fitness") = "loss", py::arg("variant") = "dt",
            py::arg("block_feedback") = "exact", py::arg("alpha_bar") = std::vector<double>(),
            py::arg("noise_schedule") = "cosine", py::arg("eta") = 0.1,
-           py::arg("max_snr_weight") = 0.0, py::arg("embedding_dim") = 0)
+           py::arg("max_snr_weight") = 0.0, py::arg("embedding_dim") = 0, py::arg("n_ens") = 256,
+           py::arg("update") = "eki", py::arg("squared_error") = false,
+           py::arg("gauss_newton") = false, py::arg("obs_noise_var") = 1.0, py::arg("spread") = 0.5,
+           py::arg("redraw") = true)
       .def_property(
           "step", [](const BoundTrainer& b) { return b.trainer->step(); },
           [](BoundTrainer& b, std::uint64_t step) { b.trainer->set_step(step); })
@@ -347,6 +377,7 @@ void bind_trainer(py::module_& m) {
            py::arg("sample_weight") = py::none(), py::kw_only(), py::arg("input_scale") = 1.0);
   bind_evolution(trainer);
   bind_noprop(trainer);
+  bind_ensemble_kalman(trainer);
 }
 
 }  // namespace bpfree::bindings

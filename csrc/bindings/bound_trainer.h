@@ -38,5 +38,6 @@ formulas::Schedule schedule_of(const std::string& name, double learning_rate,
 
 void bind_evolution(py::class_<BoundTrainer>& trainer);
 void bind_noprop(py::class_<BoundTrainer>& trainer);
+void bind_ensemble_kalman(py::class_<BoundTrainer>& trainer);
 
 }  // namespace bpfree::bindings

@@ -123,4 +123,21 @@ NoPropOptions noprop_options(const std::string& variant, const std::string& bloc
   return options;
 }
 
+EnsembleKalmanOptions kalman_options(std::int64_t n_ens, const std::string& update,
+                                     bool squared_error, bool gauss_newton, double obs_noise_var,
+                                     double spread, bool redraw) {
+  if (n_ens < 2) fail("n_ens is " + std::to_string(n_ens) + ", expected at least 2");
+  return {.n_ens = static_cast<std::size_t>(n_ens),
+          .method = named<EnsembleMethod, 4>("update", update,
+                                             {{{"eki", EnsembleMethod::eki},
+                                               {"etki", EnsembleMethod::etki},
+                                               {"denkf", EnsembleMethod::denkf},
+                                               {"enkf", EnsembleMethod::enkf}}}),
+          .squared_error = squared_error,
+          .gauss_newton = gauss_newton,
+          .obs_noise_var = obs_noise_var,
+          .spread = spread,
+          .redraw = redraw};
+}
+
 }  // namespace bpfree::bindings

@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "methods/ensemble_kalman.h"
 #include "methods/evolution.h"
 #include "methods/feedback.h"
 #include "methods/forward_forward.h"
@@ -35,5 +36,9 @@ EvolutionOptions evolution_options(std::int64_t population_size, double std, dou
 NoPropOptions noprop_options(const std::string& variant, const std::string& block_feedback,
                              const std::vector<double>& alpha_bar, const std::string& schedule,
                              double eta, double max_snr_weight, std::int64_t embedding_dim);
+
+EnsembleKalmanOptions kalman_options(std::int64_t n_ens, const std::string& update,
+                                     bool squared_error, bool gauss_newton, double obs_noise_var,
+                                     double spread, bool redraw);
 
 }  // namespace bpfree::bindings

@@ -61,6 +61,9 @@ class Trainer : private PhaseSource {
     return weight_sum_ > 0 ? loss_sum_ / weight_sum_ : 0;
   }  // of the epoch so far
 
+  // Brings to the network what was learned, where a method keeps it elsewhere: before anybody looks, and after the last run().
+  virtual void settle() {}
+
   std::uint64_t step() const { return step_; }
   void set_step(std::uint64_t step) { step_ = step; }
   Network& network() const { return network_; }
@@ -174,6 +177,7 @@ class Trainer : private PhaseSource {
 
   const TrainingData& data() const { return data_; }
   const EpochOptions& epoch() const { return epoch_; }
+  double rate() const { return rate_; }  // of the step that runs, or ran last
   bool is_full() const { return n_ == options_.batch_size; }
   std::size_t tail_rows() const {
     return order_.size() % options_.batch_size;

@@ -36,7 +36,48 @@ void add_gram(Buffer<double>& out, std::size_t n, MatrixView<const double> a, bo
   }
 }
 
+// The mean of the columns of plain^T companion.
+void add_mean(std::vector<double>& out, const ObservationRows& rows, bool first, int n_threads) {
+  const std::size_t n = out.size();
+  const auto mean = Buffer<double>::uninitialized(rows.count);
+  const double elements = static_cast<double>(rows.count) * static_cast<double>(n);
+  parallel_for(rows.count, threads_for(n_threads, 2 * elements), [&](std::size_t m, const Worker&) {
+    double sum = 0;
+    for (std::size_t j = 0; j < n; ++j) sum += rows.companion(m, j);
+    mean[m] = sum / static_cast<double>(n);
+  });
+  product::product(out.data(), 1, {rows.plain.data, rows.count, n, rows.plain.stride}, true,
+                   {mean.data(), rows.count, 1, 1}, false, product::Dtype::f64, !first, n_threads);
+}
+
+// 1 + dt gram and its Cholesky factor, in place.
+MatrixView<double> factor_of(const Buffer<double>& omega, const EnsembleMoments& moments, double dt,
+                             int n_threads) {
+  const std::size_t n = moments.n_ens;
+  for (std::size_t i = 0; i < n * n; ++i) omega[i] = dt * moments.gram[i];
+  for (std::size_t i = 0; i < n; ++i) omega[i * n + i] += 1;
+  const MatrixView<double> factor{omega.data(), n, n, n};
+  const double floor = linalg::rounding_of_pivots(constant(factor));
+  if (linalg::cholesky(factor, floor, n_threads) < n) fail_indefinite(dt);
+  return factor;
+}
+
 }  // namespace
+
+void ensemble_mean_weights(double* weights, const EnsembleMoments& moments, double dt,
+                           int n_threads) {
+  check_dt(dt);
+  const std::size_t n = moments.n_ens;
+  if (moments.mean_cross.size() != n)
+    fail("the moments have no mean, expected those of outputs with mean_only");
+  const auto omega = Buffer<double>::uninitialized(checked_product(n, n));
+  const auto factor = constant(factor_of(omega, moments, dt, n_threads));
+  std::copy_n(moments.mean_cross.data(), n, weights);
+  const MatrixView<double> w{weights, n, 1, 1};
+  linalg::solve_lower(w, factor, n_threads);
+  linalg::solve_lower_transposed(w, factor, n_threads);
+  for (std::size_t k = 0; k < n; ++k) weights[k] *= dt / std::sqrt(static_cast<double>(n - 1));
+}
 
 void fail_indefinite(double dt) {
   fail("dt is " + std::to_string(dt) +
@@ -56,15 +97,18 @@ EnsembleMoments ensemble_moments(const EnsembleOutputs& outputs, int n_threads) 
   EnsembleMoments moments;
   moments.n_ens = n;
   moments.gram = Buffer<double>::uninitialized(size);
-  moments.cross = Buffer<double>::uninitialized(size);
+  if (!outputs.mean_only) moments.cross = Buffer<double>::uninitialized(size);
   if (outputs.perturbed) moments.noise = Buffer<double>::uninitialized(size);
   const bool score = observations.has_score();
+  moments.mean_cross.resize(outputs.mean_only ? n : 0);
   ObservationSums sums(n, outputs.y != nullptr && outputs.softmax_classes == 0);
   for (std::size_t m = 0; m < observations.n_obs(); m += observations.chunk()) {
     const ObservationRows rows = observations.rows(m);
     const auto whitened = constant(rows.whitened);
     add_gram(moments.gram, n, whitened, m == 0, n_threads);
-    if (score)
+    if (score && outputs.mean_only)
+      add_mean(moments.mean_cross, rows, m == 0, n_threads);
+    else if (score)
       add_product(moments.cross, n, constant(rows.plain), constant(rows.companion), m == 0,
                   n_threads);
     else if (outputs.perturbed)
@@ -73,6 +117,11 @@ EnsembleMoments ensemble_moments(const EnsembleOutputs& outputs, int n_threads) 
   }
   for (std::size_t i = 0; i < n; ++i)
     for (std::size_t j = 0; j < i; ++j) moments.gram[j * n + i] = moments.gram[i * n + j];
+  if (outputs.mean_only) {
+    if (!score) moments.mean_cross = sums.slope();
+    moments.misfit = std::move(sums.misfit());
+    return moments;
+  }
   // Residuals without noise are those of the mean less the member's own anomaly.
   const double root = std::sqrt(static_cast<double>(n - 1));
   for (std::size_t k = 0; !score && k < n; ++k)
@@ -99,14 +148,14 @@ void ensemble_weights(double* transform, const EnsembleMoments& moments, Ensembl
   if (is_perturbed(method) && moments.noise.size() != size)
     fail("the moments have no noise, expected it for a method whose observations are perturbed");
   auto omega = Buffer<double>::uninitialized(size), solved = Buffer<double>::uninitialized(size);
-  for (std::size_t i = 0; i < size; ++i) omega[i] = dt * moments.gram[i];
-  for (std::size_t i = 0; i < n; ++i) omega[i * n + i] += 1;
   std::vector<double> mean(n);
   for (std::size_t k = 0; k < n; ++k) {
     for (std::size_t j = 0; j < n; ++j) mean[k] += moments.cross[k * n + j];
     mean[k] /= static_cast<double>(n);
   }
   if (method == EnsembleMethod::etki) {
+    for (std::size_t i = 0; i < size; ++i) omega[i] = dt * moments.gram[i];
+    for (std::size_t i = 0; i < n; ++i) omega[i * n + i] += 1;
     const MatrixView<double> root{solved.data(), n, n, n};
     if (!linalg::inverse_symmetric_root(root, {omega.data(), n, n, n}, n_threads))
       fail_indefinite(dt);
@@ -128,9 +177,8 @@ void ensemble_weights(double* transform, const EnsembleMoments& moments, Ensembl
       if (is_perturbed(method)) value += noise * moments.noise[k * n + j];
       solved[k * n + j] = value;
     }
-  const MatrixView<double> factor{omega.data(), n, n, n}, s{solved.data(), n, n, n};
-  const double floor = linalg::rounding_of_pivots(constant(factor));
-  if (linalg::cholesky(factor, floor, n_threads) < n) fail_indefinite(dt);
+  const MatrixView<double> factor = factor_of(omega, moments, dt, n_threads);
+  const MatrixView<double> s{solved.data(), n, n, n};
   linalg::solve_lower(s, constant(factor), n_threads);
   linalg::solve_lower_transposed(s, constant(factor), n_threads);
   for (std::size_t j = 0; j < n; ++j)

@@ -48,7 +48,7 @@ struct EnsembleRows {
 
 // What is observed. Where the loss is no squared error, `score` stands for Gamma^-1 (y - g_j): minus the derivative of the loss
 // by g_j; then y may be null. With softmax_classes, g holds logits of whole samples, and the Hessian of cross-entropy at the
-// members' mean over `noise` (of size 1) takes the place of Gamma^-1 in gram.
+// members' mean over `noise` (no matrix) takes the place of Gamma^-1 in gram.
 struct EnsembleOutputs {
   EnsembleRows g = {};
   const double* y = nullptr;
@@ -56,6 +56,7 @@ struct EnsembleOutputs {
   EnsembleRows score = {};
   std::size_t softmax_classes = 0;
   bool perturbed = false;
+  bool mean_only = false;  // cross is not wanted, only its mean
   std::uint64_t seed = 0;
   std::uint32_t iteration = 0;
 };
@@ -63,10 +64,11 @@ struct EnsembleOutputs {
 struct EnsembleMoments {
   std::size_t n_ens = 0;
   Buffer<double> gram;   // [n_ens, n_ens]
-  Buffer<double> cross;  // likewise, without xi
+  Buffer<double> cross;  // likewise, without xi; empty with mean_only
   Buffer<double>
       noise;  // likewise: Y_k . sqrt(dt) Gamma^(-1/2) xi_j; empty where outputs are not perturbed
-  std::vector<double> misfit;  // |Gamma^(-1/2) (g_j - y)|^2 / 2 of each member; empty without y
+  std::vector<double> mean_cross;  // of cross over j: with mean_only
+  std::vector<double> misfit;      // |Gamma^(-1/2) (g_j - y)|^2 / 2 of each member; empty without y
 };
 
 struct EnsembleReport {
@@ -88,6 +90,11 @@ double effective_rank(const EnsembleMoments& moments);
 // Cost:   2 n_ens^3 flops and a Cholesky factor; etki about 45 n_ens^3.
 void ensemble_weights(double* transform, const EnsembleMoments& moments, EnsembleMethod method,
                       double dt, int n_threads);
+
+// weights [n_ens] by which anomalies add to the mean, the same for eki, denkf and etki: the columns' means of their transforms.
+// Cost:   a Cholesky factor.
+void ensemble_mean_weights(double* weights, const EnsembleMoments& moments, double dt,
+                           int n_threads);
 
 // What every form of an update says of its step: dt must be above 0, and leave 1 + dt gram positive definite.
 void check_dt(double dt);

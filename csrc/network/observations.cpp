@@ -86,9 +86,8 @@ void Observations::check() const {
          std::to_string(classes) + " logits");
   if (classes > 0 && !has_score())
     fail("softmax_classes is " + std::to_string(classes) + " without a score, expected both");
-  if (classes > 0 && (noise.is_matrix || noise.size != 1))
-    fail("obs_noise_cov has " + std::to_string(noise.size) +
-         " values, expected one number beside the Hessian of softmax");
+  if (classes > 0 && noise.is_matrix)
+    fail("obs_noise_cov is a matrix, expected variances beside the Hessian of softmax");
   const std::size_t expected = noise.is_matrix ? checked_product(n_obs_, n_obs_) : n_obs_;
   if (noise.size != expected && (noise.is_matrix || noise.size != 1))
     fail("obs_noise_cov has " + std::to_string(noise.size) + " values, expected 1, " +

@@ -12,6 +12,7 @@
 #include "base/error.h"
 #include "check.h"
 #include "methods/backprop.h"
+#include "methods/ensemble_kalman.h"
 #include "methods/evolution.h"
 #include "methods/feedback.h"
 #include "methods/forward_forward.h"
@@ -105,7 +106,7 @@ void check_prediction(Activation activation) {
   }
 }
 
-// Backpropagation, local losses, Forward-Forward, evolution strategies, or a rule of feedback.h.
+// Backpropagation, local losses, Forward-Forward, evolution strategies, ensemble Kalman, or a rule of feedback.h.
 struct Method {
   std::string name;
   bool is_backprop = false;
@@ -113,6 +114,7 @@ struct Method {
   std::optional<LocalLossOptions> local_loss;
   std::optional<ForwardForwardOptions> forward_forward{};
   std::optional<EvolutionOptions> evolution{};
+  std::optional<EnsembleKalmanOptions> kalman{};
 
   bool allows(Activation activation) const {
     return !forward_forward || activation == Activation::relu;
@@ -184,6 +186,19 @@ std::vector<Method> all_methods() {
                             .perturbation = kind,
                             .rank = kind == NoiseKind::low_rank && antithetic ? 2u : 1u,
                             .antithetic = antithetic}});
+  for (const bool redraw : {true, false})
+    for (const bool squared_error : {true, false})
+      methods.push_back({std::string("ensemble Kalman") + (redraw ? " redrawn" : " kept") +
+                             (squared_error ? " by squared errors" : ""),
+                         false,
+                         {},
+                         {},
+                         {},
+                         {},
+                         EnsembleKalmanOptions{.n_ens = 11,
+                                               .squared_error = squared_error,
+                                               .gauss_newton = redraw,
+                                               .redraw = redraw}});
   return methods;
 }
 
@@ -196,6 +211,8 @@ std::unique_ptr<Trainer> make_trainer(const Method& method, Network& network,
     return std::make_unique<ForwardForward>(network, trainer_options, *method.forward_forward);
   if (method.evolution)
     return std::make_unique<Evolution>(network, trainer_options, *method.evolution);
+  if (method.kalman)
+    return std::make_unique<EnsembleKalman>(network, trainer_options, *method.kalman);
   return make_feedback_trainer(network, trainer_options, method.feedback);
 }
 
