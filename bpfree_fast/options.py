@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import click
 
 from .estimators import CLASSIFIERS
+from .estimators import _ensemble_kalman as enkf
 from .estimators import _evolution as es
 from .estimators import _forward_forward as ff
 from .estimators import _local_loss as local
@@ -32,7 +33,7 @@ _PARAMETERS = {
 # Whose default is told although it is a whole number.
 _COUNTS = (
     "epochs", "batch_size", "population_size", "rank", "n_blocks", "input_units", "label_units",
-    "n_steps",
+    "n_steps", "n_ens",
 )  # fmt: skip
 # Values of a parameter whose name several methods share.
 _PREDICTIONS = {"local": local.PREDICTIONS, "forward-forward": ff.PREDICTIONS}
@@ -82,12 +83,12 @@ _OPTIONS = [
         type=int,
         metavar="N ...",
         help="Units of the hidden layers, such as 1024 1024.  [default: 256 256; noprop: 256 128; "
-        "es, alone: 64]",
+        "es, enkf: 64]",
     ),
     _word(
         "--activation",
         es.EvolutionEstimator._activations,
-        "Forward-Forward has relu alone; step and sign are for evolution strategies.",
+        "Forward-Forward has relu alone; step and sign are for es and enkf.",
     ),
     _number("--epochs", "Passes over the training samples.", int),
     _number("--batch-size", "Samples of a minibatch.", int),
@@ -154,6 +155,14 @@ _OPTIONS = [
     _word("--block-feedback", noprop.BLOCK_FEEDBACK, "NoProp: how a block's error goes back."),
     _number("--n-steps", "NoProp, ct and fm: steps of a prediction.", int),
     _word("--ode-rule", noprop.RULES, "NoProp, ct and fm: rule of these steps."),
+    _number("--n-ens", "Ensemble Kalman: members.", int),
+    _word("--update", enkf.UPDATES, "Ensemble Kalman: how a kept ensemble moves."),
+    _number("--dt", "Ensemble Kalman: the first step size."),
+    _number("--obs-noise-var", "Ensemble Kalman: variance of what is observed."),
+    _number("--redraw-spread", "Ensemble Kalman: spread of redrawn members; 0 keeps them."),
+    _number("--init-spread", "Ensemble Kalman: spread of the first members that are kept."),
+    _word("--loss", enkf.LOSSES, "Ensemble Kalman: what is minimised."),
+    _word("--curvature", enkf.CURVATURES, "Ensemble Kalman: second derivative of the loss."),
     _word("--dtype", DTYPES, "Type of the products."),
     _number("--threads", "Threads.  [default: all cores]", int),
     _number("--seed", "Seed of every random number.  [default: 0]", int),
@@ -249,5 +258,9 @@ def _has(method: str, name: str, value: Any) -> bool:
     cls = CLASSIFIERS[method]
     if name not in cls._get_param_names():
         return False
-    allowed = {"activation": cls._activations, "predict_with": _PREDICTIONS.get(method, ())}
+    allowed = {
+        "activation": cls._activations,
+        "predict_with": _PREDICTIONS.get(method, ()),
+        "loss": enkf.LOSSES if method == "enkf" else (),
+    }
     return name not in allowed or value in allowed[name]

@@ -11,6 +11,7 @@ from ._progress import TrainingInfo  # noqa: E402
 from ._saving import load  # noqa: E402
 from ._targets import NetworkClassifier, NetworkRegressor  # noqa: E402
 from .backprop import BackpropClassifier, BackpropRegressor  # noqa: E402
+from .ensemble_kalman import EnKFClassifier, EnKFRegressor  # noqa: E402
 from .evolution import ESClassifier, ESRegressor  # noqa: E402
 from .feedback import DFAClassifier, DFARegressor  # noqa: E402
 from .forward_forward import ForwardForwardClassifier  # noqa: E402
@@ -26,6 +27,8 @@ __all__ = [
     "DFARegressor",
     "ESClassifier",
     "ESRegressor",
+    "EnKFClassifier",
+    "EnKFRegressor",
     "ForwardForwardClassifier",
     "LocalLossClassifier",
     "LocalLossRegressor",
@@ -41,6 +44,8 @@ ESTIMATORS: dict[str, type[NetworkClassifier] | type[NetworkRegressor]] = {
     "DFARegressor": DFARegressor,
     "ESClassifier": ESClassifier,
     "ESRegressor": ESRegressor,
+    "EnKFClassifier": EnKFClassifier,
+    "EnKFRegressor": EnKFRegressor,
     "ForwardForwardClassifier": ForwardForwardClassifier,
     "LocalLossClassifier": LocalLossClassifier,
     "LocalLossRegressor": LocalLossRegressor,
@@ -56,6 +61,7 @@ CLASSIFIERS: dict[str, type[NetworkClassifier]] = {
         ForwardForwardClassifier,
         NoPropClassifier,
         ESClassifier,
+        EnKFClassifier,
         BackpropClassifier,
     )
 }

@@ -31,6 +31,9 @@ class NetworkEstimator(FittedNetwork, ABC):
     _numeric_target: ClassVar[bool]
     _activations: ClassVar[tuple[str, ...]] = ACTIVATIONS
 
+    # The parameter that is the first learning rate.
+    _rate_name: ClassVar[str] = "learning_rate_init"
+
     # The epoch at which the running stage began, in training that has stages.
     _stage_start = 0
 
@@ -322,7 +325,7 @@ class NetworkEstimator(FittedNetwork, ABC):
         same_slots = all(
             (options.get(name, 0) == 0) == (before.get(name, 0) == 0)
             for name in ("momentum", "peer_normalization")
-        )
+        ) and all(options.get(name) == before.get(name) for name in ("n_ens", "redraw"))
         if same_rule and same_slots and options["solver"] == before["solver"]:
             self._trainer.set_optimizer_state(old.optimizer_state())
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, TypeVar
 from .. import _validation as check
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
 
     from ._base import NetworkEstimator
 
@@ -80,7 +81,7 @@ def check_parameters(estimator: NetworkEstimator) -> Settings:
         batch_size=check.integer("batch_size", est.batch_size, 1),
         n_threads=check.n_threads(est.n_threads),
         schedule=check.choice("learning_rate", est.learning_rate, SCHEDULES),
-        learning_rate=check.real("learning_rate_init", est.learning_rate_init, 0, open_low=True),
+        learning_rate=check.real(est._rate_name, getattr(est, est._rate_name), 0, open_low=True),
         power_t=check.real("power_t", est.power_t, 0),
         step_size=check.integer("step_size", est.step_size, 1),
         gamma=check.real("gamma", est.gamma, 0, 1, open_low=True),
@@ -225,6 +226,7 @@ def document(
     general: str = PARAMETERS,
     initializer: str = "uniform",
     decay_default: str = "0.0",
+    without: Collection[str] = (),
 ) -> Callable[[_Class], _Class]:
     """Fill ``{parameters}`` and ``{attributes}`` in the docstring of an estimator.
 
@@ -242,6 +244,8 @@ def document(
         The default of that parameter.
     decay_default : str
         The default of `weight_decay`, where it is a number.
+    without : collection of str
+        Shared parameters that the class lacks, by the first name of each entry.
 
     Returns
     -------
@@ -251,6 +255,9 @@ def document(
     shared = SHARED.replace("{decay_type}", decay_type).replace("{decay}", decay)
     shared = shared.replace("{initializer}", initializer)
     shared = shared.replace("{decay_default}", "None" if decay_type else decay_default)
+
+    entries = re.split(r"^(?=\S)", shared, flags=re.MULTILINE)
+    shared = "".join(text for text in entries if re.split(r"\W", text)[0] not in without)
 
     def decorate(cls: _Class) -> _Class:
         text = cls.__doc__ or ""

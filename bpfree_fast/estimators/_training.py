@@ -147,7 +147,7 @@ class Training:
         if not math.isfinite(loss):
             raise ValueError(
                 f"Training diverged in epoch {est.n_iter_ + 1}: the loss is {loss}; lower "
-                f"learning_rate_init ({settings.learning_rate:g}) or scale X."
+                f"{est._rate_name} ({settings.learning_rate:g}) or scale X."
             )
         if self.stopped:
             if not est.loss_curve_:

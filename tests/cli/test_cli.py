@@ -140,6 +140,22 @@ def test_options_of_evolution_strategies():
     assert main(["train", "--resume", "m.safetensors", "--epochs", "3", "--quiet"]) == 0
 
 
+def test_options_of_ensemble_kalman():
+    options = """--method enkf --hidden 24 16 --activation sign --epochs 2 --n-ens 20 --update etki
+        --dt 0.5 --obs-noise-var 0.2 --redraw-spread 0 --init-spread 0.7 --loss squared_error
+        --curvature gauss_newton --quiet --save m.safetensors"""
+    assert main(["train", *options.split()]) == 0
+    clf = bf.load("m.safetensors")
+    params = clf.get_params()
+    expected = {
+        "hidden_layer_sizes": (24, 16), "activation": "sign", "n_ens": 20, "update": "etki",
+        "dt": 0.5, "obs_noise_var": 0.2, "redraw_spread": 0.0, "init_spread": 0.7,
+        "loss": "squared_error", "curvature": "gauss_newton",
+    }  # fmt: skip
+    assert {name: params[name] for name in expected} == expected
+    assert main(["train", "--resume", "m.safetensors", "--epochs", "3", "--quiet"]) == 0
+
+
 def test_every_option_reaches_the_estimator():
     options = """--method dfa --hidden 24 16 --activation tanh --epochs 2 --batch-size 64
         --solver sgd --learning-rate 0.01 --schedule constant --alpha 0.1 --weight-decay 0.2

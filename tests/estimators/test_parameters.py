@@ -13,6 +13,7 @@ ESTIMATORS = list(estimators.ESTIMATORS.values())
 CLASSIFIERS = list(estimators.CLASSIFIERS.values())
 FEEDBACK = [bf.DFAClassifier, bf.DFARegressor]
 EVOLUTION = [bf.ESClassifier, bf.ESRegressor]
+KALMAN = [bf.EnKFClassifier, bf.EnKFRegressor]
 
 DEFAULTS = {
     "activation": "relu",
@@ -39,9 +40,12 @@ def test_defaults(cls):
     params = cls().get_params()
     # The estimate of a gradient is mostly noise, and Adam divides by it: its steps must be longer.
     expected = DEFAULTS | ({"learning_rate_init": 3e-2} if cls in EVOLUTION else {})
+    if cls in KALMAN:  # no gradient, and so no optimizer
+        expected = {name: value for name, value in expected.items() if name in params}
+        assert (params["dt"], params["redraw_spread"], "solver" in params) == (100.0, 0.5, False)
     assert {name: params[name] for name in expected} == expected
     # NoProp has the decay of its paper.
-    assert (params["weight_decay"] or 0) == (1e-3 if cls is bf.NoPropClassifier else 0)
+    assert (params.get("weight_decay") or 0) == (1e-3 if cls is bf.NoPropClassifier else 0)
     if cls in FEEDBACK:
         assert (params["feedback"], params["feedback_distribution"]) == ("direct", "uniform")
 
@@ -58,7 +62,7 @@ def test_every_parameter_is_documented(cls):
     assert "{attributes}" not in cls.__doc__
     assert "{decay" not in cls.__doc__
     keywords = inspect.signature(cls).parameters
-    assert keywords["solver"].kind is inspect.Parameter.KEYWORD_ONLY
+    assert keywords["batch_size"].kind is inspect.Parameter.KEYWORD_ONLY
 
 
 BAD = [
@@ -148,6 +152,16 @@ BAD_OWN = [
     ("loss", 3, TypeError),
     ("loss", "mse", ValueError),
     ("report_cosine", None, TypeError),
+    ("n_ens", 1, ValueError),
+    ("n_ens", 8.0, TypeError),
+    ("update", "kf", ValueError),
+    ("update", "etki", ValueError),
+    ("dt", 0, ValueError),
+    ("dt", np.inf, ValueError),
+    ("obs_noise_var", 0, ValueError),
+    ("redraw_spread", -1, ValueError),
+    ("init_spread", 0, ValueError),
+    ("curvature", "hessian", ValueError),
 ]
 
 

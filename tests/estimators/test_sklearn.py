@@ -39,9 +39,10 @@ def test_grid_search_in_a_pipeline(cls, digits):
     X, y = digits.X_train[:400], digits.y_train[:400]
     pipeline = make_pipeline(StandardScaler(), cls((32,), random_state=0, max_iter=15))
     name = cls.__name__.lower()
-    grid = {f"{name}__learning_rate_init": [1e-6, 1e-2], f"{name}__batch_size": [32, 64]}
+    rate, good = f"{name}__{cls._rate_name}", 10.0 if cls is bf.EnKFClassifier else 1e-2
+    grid = {rate: [1e-6, good], f"{name}__batch_size": [32, 64]}
     search = GridSearchCV(pipeline, grid, cv=3).fit(X, y)
-    assert search.best_params_[f"{name}__learning_rate_init"] == 1e-2
+    assert search.best_params_[rate] == good
     assert search.score(digits.X_test, digits.y_test) > 0.8
 
 
