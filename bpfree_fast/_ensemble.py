@@ -151,6 +151,97 @@ def ensemble_transform(
     return array
 
 
+def ensemble_weights(
+    g: Array,
+    y: Array | None,
+    obs_noise_cov: Array | float,
+    *,
+    method: str = "eki",
+    dt: float = 1.0,
+    score: Array | None = None,
+    softmax_classes: int = 0,
+    random_state: int | np.random.Generator | np.random.RandomState | None = None,
+    iteration: int = 0,
+    n_threads: int | None = None,
+) -> NDArray[np.float64]:
+    """Give the transform of an ensemble Kalman step, out of the members' outputs alone.
+
+    `ensemble_transform` moves members with it, of as many arrays as there are: one of each layer,
+    say. With a `score` the step is one for a loss that is no squared error.
+
+    Parameters
+    ----------
+    g : array of shape (n_ens, n_obs), float32 or float64
+        What each member predicts for the data; finite, of at least two members.
+    y : array of shape (n_obs,), float32 or float64, or None
+        The data. None where there is a `score`, which takes their place.
+    obs_noise_cov : float, or array of shape (n_obs,) or (n_obs, n_obs)
+        The noise of the data: one variance, a variance of each, or their covariance R, which is
+        symmetric and positive definite. Variances, not standard deviations.
+    method : {'eki', 'enkf', 'etki', 'denkf', 'esmda'}, default='eki'
+        See `ensemble_update`. Not 'enkf' or 'esmda' with a score.
+    dt : float, default=1.0
+        Length of the step, above 0; the noise's covariance is divided by it.
+    score : array of shape (n_ens, n_obs), float32 or float64, default=None
+        Minus the derivative of the loss by g, of each member: it stands for ``R^-1 (y - g)``.
+    softmax_classes : int, default=0
+        With a score, the number of logits of a sample: g are logits of ``n_obs / softmax_classes``
+        samples, and the Hessian of cross-entropy at the members' mean, over the one number
+        `obs_noise_cov`, takes the place of ``R^-1`` in the outputs' Gram matrix. 0 is none.
+    random_state : int, Generator or RandomState, default=None
+        Seed of the perturbations of 'enkf' and 'esmda'; None takes one of the system's.
+    iteration : int, default=0
+        From 0 to 2**32 - 1; each has perturbations of its own.
+    n_threads : int, default=None
+        At least 1; None takes the default of the machine.
+
+    Returns
+    -------
+    transform : ndarray of shape (n_ens, n_ens)
+        In float64. Row j says how much of each member's anomaly is added to member j. The same bits
+        for any number of threads.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If an array or a number does not fit or is not finite, the covariance is not positive
+        definite, or 1 is lost beside dt times the outputs' spread over the noise.
+
+    References
+    ----------
+    As for `ensemble_update`. Kovachki & Stuart 2019, arXiv:1808.03620, have steps for any loss.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import bpfree_fast as bf
+    >>> theta = np.random.default_rng(0).normal(size=(20, 3))
+    >>> g, y = np.tanh(theta), np.zeros(3)
+    >>> transform = bf.kernels.ensemble_weights(g, y, 0.5)
+    >>> moved = bf.kernels.ensemble_transform(theta, transform)
+    >>> bool(np.allclose(moved, bf.kernels.ensemble_update(theta, g, y, 0.5)))
+    True
+    """
+    number = 0
+    perturbed = choice("method", method, UPDATE_METHODS) in ("enkf", "esmda")
+    if perturbed:
+        number = seed(random_state)
+    threads = _threads(n_threads)
+    length = real("dt", dt, 0, open_low=True)
+    gram, cross, noise, _ = _core.ensemble_moments(
+        _members("g", g),
+        None if y is None else _algebra("y", y),
+        noise_covariance(obs_noise_cov),
+        None if score is None else _members("score", score),
+        integer("softmax_classes", softmax_classes, 0),
+        perturbed,
+        number,
+        integer("iteration", iteration, 0, _MAX_COUNTER),
+        threads,
+    )
+    return _core.ensemble_weights(gram, cross, noise, method, length, threads)[0]
+
+
 def ensemble_update(
     theta: Array,
     g: Array,

@@ -69,28 +69,30 @@ class EnsembleKalman(SavedEnsemble):
         What 'misfit' and 'norm' are multiplied by; above 0.
     max_time : float, default=None
         Where the steps end: the last of them is cut so that their sum is this. At 1 the data have
-        been weighed once, which gives the posterior; beyond it the data are fitted ever closer.
-        None is 1 for ``dt='misfit'``, and no end otherwise; ``math.inf`` is no end.
+        been weighed once, which gives the posterior with 'etki', 'enkf' and 'esmda'; beyond it the
+        data are fitted ever closer. None is 1 for ``dt='misfit'``, and no end otherwise;
+        ``math.inf`` is no end.
     alphas : int or sequence of float, default=None
         Of 'esmda': how many steps of equal length, or the alpha of each, each above 0, with
         ``sum(1 / alpha)`` at 1 to a thousandth, and then made 1. None is 4.
     prior_mean : float or array_like of shape (n_params,), default=None
         With `prior_cov`: the parameters are taken for observations of this mean too (Tikhonov's
-        regularisation). A method that runs long then goes to the penalised minimum. In 'misfit'
-        and 'norm', M and the distances include it.
+        regularisation). A method that runs long then goes to the penalised minimum. With members
+        that were drawn from it, it counts twice at time 1. In 'misfit' and 'norm', M and the
+        distances include it.
     prior_cov : float, or array_like of shape (n_params,) or (n_params, n_params), default=None
         Variance, variances or covariance of `prior_mean`.
     inflation : float, default=1.0
-        What anomalies are multiplied by after each step; at least 1.
+        What anomalies are multiplied by after each step; at least 1. May be set between steps.
     additive_inflation_std : float or array_like of shape (n_params,), default=0.0
-        Deviation of noise that is added to each member after each step; its mean over the members
-        is taken away. At least 0.
+        Deviation of noise that is added to each member after each step, before momentum; its mean
+        over the members is taken away. At least 0.
     localization : {'sec', 'sec_fisher'} or array_like of shape (n_params, n_obs), default=None
         What each covariance of a parameter and an output is multiplied with: see
         `kernels.ensemble_update`. Not with 'etki' or a prior.
     form : {'auto', 'ensemble', 'data'}, default='auto'
         Whether matrices of members or of outputs are solved with; 'auto' takes what needs fewer
-        operations, and with a prior or a `dt` that follows from the outputs the first.
+        operations, and with a prior or `redraw_std` the first.
     redraw_std : float or array_like of shape (n_params,), default=None
         After each step all members are drawn anew, with this deviation around their mean, and with
         exactly that mean. It leaves the span of the members before, and keeps no posterior.

@@ -27,7 +27,7 @@ from ._arrays import (
     operand,
     product_type,
 )
-from ._ensemble import ensemble_covariance, ensemble_transform, ensemble_update
+from ._ensemble import ensemble_covariance, ensemble_transform, ensemble_update, ensemble_weights
 from ._goodness import forward_forward_update, goodness
 from ._local_loss import local_loss_update
 from ._low_rank import low_rank_forward
@@ -43,6 +43,7 @@ __all__ = [
     "ensemble_covariance",
     "ensemble_transform",
     "ensemble_update",
+    "ensemble_weights",
     "feedback_matrix",
     "fitness_shaping",
     "forward_forward_update",

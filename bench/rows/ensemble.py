@@ -26,6 +26,7 @@ SMOOTHER, BEST, TEXTBOOK = "iterative_ensemble_smoother f32", "numpy f32", "nump
 PARAMETERS = 101_770  # of 784-128-10
 SMALL = 2000  # parameters for the check: the textbook in float64 stores parameters x observations
 TOLERANCE = 1e-4  # float32 algebra; ours is off by 1e-6
+NO_CHECK = "no answer of the smoother is checked: what it keeps of a covariance is another"
 # Updates are repeated in place: with noise this large a thousand of them leave numbers normal.
 MILD = 1e6
 
@@ -42,16 +43,18 @@ def _update_entries(
     right = right_answer(small)
     entries = []
     for rival in entrants:
-        # Its localisation is another: what it keeps, it keeps whole.
-        exact = not (problem.localised and rival.name == SMOOTHER)
-        call = rival.kalman_update(small)
-        call.many(1)
-        error = change_error(small, call.result(), right)
-        if not error <= (TOLERANCE if exact else 10.0):
-            result.wrong.append(f"{call.name}: members are off by {error:.2g} of the change")
-            continue
+        error = None
+        if problem.localised and rival.name == SMOOTHER:
+            result.notes.append(NO_CHECK)
+        else:
+            call = rival.kalman_update(small)
+            call.many(1)
+            error = change_error(small, call.result(), right)
+            if not error <= TOLERANCE:
+                result.wrong.append(f"{call.name}: members are off by {error:.2g} of the change")
+                continue
         call = rival.kalman_update(replace(problem, variance=MILD))
-        entries.append(Entry(call, "float32", problem.flops, error if exact else None))
+        entries.append(Entry(call, "float32", problem.flops, error))
     return entries
 
 

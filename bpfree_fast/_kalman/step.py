@@ -16,6 +16,9 @@ from .draws import PRIOR, seed_of
 from .options import F64, Options
 from .rows import mean_of, strips
 
+# Numbers of a piece of a member, or of a few short members: the products of so few are not shared
+# out among threads of BLAS, and have the same bits for any number of them.
+_PIECE = 1 << 13
 # Of a sum of squares around the first member, the share that its distance from the mean may be.
 _MOST_LOST = 0.9
 # Longer steps would lose the 1 of 1 + dt gram.
@@ -133,18 +136,31 @@ def spread(members: Floats) -> float:
     """Give the members' deviation: the root of the mean of the parameters' variances."""
     n, size = members.shape
     total = 0.0
-    buffer = np.empty(n * max(end - begin for begin, end in strips(members)), members.dtype)
     with np.errstate(over="ignore", invalid="ignore"):  # the caller looks at the result
-        for begin, end in strips(members):
-            block = buffer[: n * (end - begin)].reshape(n, -1)
-            np.subtract(members[:, begin:end], members[0, begin:end], out=block)
-            sums = block.sum(axis=0).astype(np.float64)
-            around_first, of_mean = _squares(block), float(sums @ sums) / n
-            if of_mean > _MOST_LOST * around_first:  # the first member is far from the others
-                block -= (sums / n).astype(members.dtype)
-                around_first, of_mean = _squares(block), 0.0
-            total += around_first - of_mean
+        for begin in range(0, size, _PIECE):
+            some = members[:, begin : begin + _PIECE]
+            squares, sums = _around(some, some[0])
+            of_mean = float(sums @ sums) / n
+            if of_mean > _MOST_LOST * squares:  # the first member is far from the others
+                squares, sums = _around(some, (some[0] + sums / n).astype(members.dtype))
+                of_mean = float(sums @ sums) / n
+            total += squares - of_mean
     return math.sqrt(total / ((n - 1) * size)) if math.isfinite(total) else total
+
+
+def _around(members: Floats, center: Floats) -> tuple[float, F64]:
+    """Give the sums of squared distances from a center and of distances, in one pass."""
+    n, size = members.shape
+    step = max(1, _PIECE // size)
+    buffer = np.empty((min(step, n), size), members.dtype)
+    squares, sums, part = 0.0, np.zeros(size, members.dtype), np.empty(size, members.dtype)
+    for begin in range(0, n, step):
+        some = members[begin : begin + step]
+        block = buffer[: len(some)]
+        np.subtract(some, center, out=block)
+        sums += block[0] if len(block) == 1 else np.add.reduce(block, axis=0, out=part)
+        squares += float(np.vdot(block, block))
+    return squares, sums.astype(np.float64)
 
 
 def moved_mean(members: Floats, transform: F64, n_threads: int) -> F64:
@@ -180,10 +196,6 @@ def inflated(transform: F64, factor: float) -> F64:
     result = factor * transform + (1 - factor) * transform.mean(axis=0)
     result[np.diag_indices(len(result))] += factor - 1
     return cast("F64", result)
-
-
-def _squares(block: Floats) -> float:
-    return float(np.einsum("ij,ij->i", block, block).sum(dtype=np.float64))
 
 
 def _moments(

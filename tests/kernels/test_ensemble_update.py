@@ -290,6 +290,70 @@ def test_a_score_takes_the_place_of_the_residual():
     np.testing.assert_allclose(cross, Y @ (y - g).T / np.sqrt(19), atol=1e-11)
 
 
+@pytest.mark.parametrize("noise", ["scalar", "vector", "matrix"])
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("dtype", TYPES)
+def test_weights_are_those_of_an_update(method, noise, dtype):
+    theta, g, y = problem(40, 65, 200, dtype)
+    keywords = {"method": method, "dt": 0.7, "random_state": 3, "iteration": 5}
+    transform = kernels.ensemble_weights(g, y, noises(200)[noise], **keywords)
+    assert transform.dtype == np.float64
+    expected = kernels.ensemble_update(theta, g, y, noises(200)[noise], form="ensemble", **keywords)
+    np.testing.assert_array_equal(kernels.ensemble_transform(theta, transform), expected)
+    again = kernels.ensemble_weights(g, y, noises(200)[noise], n_threads=3, **keywords)
+    np.testing.assert_array_equal(again, transform)
+
+
+@pytest.mark.parametrize("method", ["eki", "etki", "denkf"])
+def test_weights_of_a_score(method):
+    """By their formulas, with the metric of softmax."""
+    g, score = draw(9, 12), draw(9, 12, seed=1)
+    Y, p = (g - g.mean(0)) / np.sqrt(8), np.exp(g.mean(0)).reshape(3, 4)
+    p /= p.sum(1, keepdims=True)
+    H = np.zeros((12, 12))
+    for i in range(3):
+        block = slice(4 * i, 4 * i + 4)
+        H[block, block] = (np.diag(p[i]) - np.outer(p[i], p[i])) / 2
+    dt, omega = 0.3, np.linalg.inv(np.eye(9) + 0.3 * Y @ H @ Y.T)
+    cross = Y @ score.T
+    mean = cross.mean(1, keepdims=True)
+    if method == "etki":
+        values, basis = np.linalg.eigh(omega)
+        expected = (dt / np.sqrt(8) * omega @ mean).T + (basis * np.sqrt(values)) @ basis.T
+        expected -= np.eye(9)
+    else:
+        cross = (cross + mean) / 2 if method == "denkf" else cross
+        expected = dt / np.sqrt(8) * (omega @ cross).T
+    found = kernels.ensemble_weights(
+        g, None, 2.0, score=score, softmax_classes=4, dt=dt, method=method
+    )
+    np.testing.assert_allclose(found, expected, atol=1e-12)
+
+
+def test_weights_refuse():
+    g, y = draw(6, 4), draw(4, seed=1)
+    for words, arguments, keywords in [
+        ("y is missing, expected it where there is no score", (g, None, 0.5), {}),
+        ("1 member", (g[:1], y, 0.5), {}),
+        ("member 2", (np.where(np.arange(6)[:, None] == 2, np.nan, g), y, 0.5), {}),
+        (r"shape \(3,\)", (g, y[:3], 0.5), {}),
+        ("-1", (g, y, -1.0), {}),
+        ("'kalman'", (g, y, 0.5), {"method": "kalman"}),
+        ("dt must be above 0", (g, y, 0.5), {"dt": 0}),
+        ("lost to rounding", (1e6 * g, y, 1e-20), {}),
+        ("not perturbed", (g, y, 0.5), {"method": "enkf", "score": g}),
+        ("softmax_classes is 2 without a score", (g, y, 0.5), {"softmax_classes": 2}),
+        ("whole samples of 3", (g, None, 0.5), {"softmax_classes": 3, "score": g}),
+        ("expected one number", (g, None, np.ones(4)), {"softmax_classes": 2, "score": g}),
+        (r"score is \[6, 3\], expected \[6, 4\]", (g, None, 0.5), {"score": draw(6, 3)}),
+        ("softmax_classes must be at least 0, got -1", (g, y, 0.5), {"softmax_classes": -1}),
+        ("int64", (g, np.ones(4, int), 0.5), {}),
+        ("iteration must be from 0", (g, y, 0.5), {"iteration": -1}),
+    ]:
+        with pytest.raises((ValueError, TypeError), match=words):
+            kernels.ensemble_weights(*arguments, **keywords)
+
+
 ISA_SCRIPT = """
 import sys, numpy as np, bpfree_fast as bf
 from bpfree_fast import _core
