@@ -36,6 +36,10 @@ class Answer:
     def layers(self) -> Layers:
         return [(w, b) for w, b in self.params]
 
+    def _epsilon(self) -> float:
+        """Of Adam's step, added to the root of the second moment as it is."""
+        return 1e-8
+
     def _update(self, gradients: list[Gradient]) -> None:
         p = self.problem_
         solver = {"momentum": "sgd"}.get(p.optimizer, p.optimizer)
@@ -46,7 +50,8 @@ class Answer:
                 state = self._states.get((k, i), [np.zeros_like(now)] * p.n_slots)
                 self.params[k][i], self._states[k, i] = optimizers.update(
                     now, g, state, self._step, p.lr_at(self._step - 1), solver=solver,
-                    momentum=p.momentum, nesterov=False, beta_1=0.9, beta_2=0.999, epsilon=1e-8,
+                    momentum=p.momentum, nesterov=False, beta_1=0.9, beta_2=0.999,
+                    epsilon=self._epsilon(),
                 )  # fmt: skip
 
 

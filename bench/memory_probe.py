@@ -2,7 +2,7 @@
 """One training run in a process of its own: how much memory it took at most (Linux).
 
 Usage: memory_probe.py WHO METHOD DTYPE N_THREADS [POPULATION]; prints one JSON line.
-The method es is evolution strategies, with a population and a problem of their own.
+The methods es (with a population) and noprop have problems of their own.
 """
 
 from __future__ import annotations
@@ -15,9 +15,12 @@ import sys
 from pathlib import Path
 
 import rivals
+from denoising_problem import STEP as NOPROP
+from denoising_problem import NoPropProblem
 from evolution_problem import EvolutionProblem
 from ours import Ours, OursTrainee
 from ours_evolution import OursEvolution
+from ours_noprop import OursNoProp
 from problem import Data, Problem, load_data
 from rivals.base import Rival
 
@@ -29,6 +32,8 @@ TINY = Problem((784, 16, 16, 10), 128, "momentum", 0.01)
 
 def problems(method: str, population: int) -> tuple[Problem, Problem]:
     """What is measured, and what goes before it."""
+    if method == "noprop":
+        return NOPROP, NoPropProblem((784, 16, 10), 128, n_blocks=2, input_units=32, label_units=32)
     if method != "es":
         return PROBLEM, TINY
     return (
@@ -103,8 +108,13 @@ def measure(rival: Rival, data: Data, problem: Problem, tiny: Problem) -> dict[s
 
 
 def main(who: str, method: str, dtype: str, n_threads: str, population: str = "256") -> None:
-    ours = OursEvolution if method == "es" else Ours
-    rival = ours(method, dtype, int(n_threads)) if who == "ours" else rivals.load(who)
+    rival: Rival | str
+    if who != "ours":
+        rival = rivals.load(who)
+    elif method == "noprop":
+        rival = OursNoProp(dtype, int(n_threads))
+    else:
+        rival = (OursEvolution if method == "es" else Ours)(method, dtype, int(n_threads))
     if isinstance(rival, str):
         raise SystemExit(rival)
     rival.set_threads(int(n_threads))

@@ -18,6 +18,7 @@ NAMES = (
     "sklearn_mlp",
     "torch_forward_forward",
     "torch_local_loss",
+    "torch_noprop",
     "evosax_network",
     "evotorch_network",
     "evosax_search",

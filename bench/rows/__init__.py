@@ -11,6 +11,8 @@ from rows import (
     local_loss,
     memory,
     mnist,
+    noprop,
+    noprop_mnist,
     normals,
     predicting,
     products,
@@ -30,9 +32,11 @@ MODULES = (
     memory,
     local_loss,
     forward_forward,
+    noprop,
     evolution,
     search,
     ensemble,
+    noprop_mnist,
     mnist,
 )
 ROWS: dict[str, Row] = {row.name: row for module in MODULES for row in module.ROWS}

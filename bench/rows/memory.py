@@ -25,7 +25,7 @@ WHO = (
 LIMIT_MB = 32.0
 
 
-def _probe(ctx: Context, who: str, method: str, dtype: str) -> dict[str, float] | str:
+def probe(ctx: Context, who: str, method: str, dtype: str) -> dict[str, float] | str:
     command = [sys.executable, str(PROBE), who, method, dtype, str(ctx.n_threads)]
     done = subprocess.run(command, capture_output=True, text=True, env=os.environ, check=False)
     if done.returncode:
@@ -46,7 +46,7 @@ def _run(ctx: Context) -> Result:
         if who == "ours" and ours.MISSING:
             continue
         name = f"{who} {method} {dtype}"
-        found = _probe(ctx, who, method, dtype)
+        found = probe(ctx, who, method, dtype)
         if isinstance(found, str):
             result.notes.append(f"{name}: {found}")
             continue
