@@ -96,7 +96,9 @@ def update(
     if form == "auto" and (options.prior is not None or is_redrawn):
         form = "ensemble"
     elif form == "auto" and moments is not None and not is_localised:
-        form = "data" if _data_is_cheaper(rows, g.shape[1], options.method) else "ensemble"
+        # Where it is, the kernel says so too, unless float32 were too coarse for it.
+        if not _data_is_cheaper(rows, g.shape[1], options.method):
+            form = "ensemble"
     if form != "ensemble":
         given = told if is_localised else white
         form, rank, misfits = _core.ensemble_update(
