@@ -93,12 +93,12 @@ def update(
         dt = _step_size(moments, options)
     dt = min(dt, remaining)
     form = options.form
-    if form == "auto" and (options.prior is not None or is_redrawn):
-        form = "ensemble"
-    elif form == "auto" and moments is not None and not is_localised:
-        # Where it is, the kernel says so too, unless float32 were too coarse for it.
-        if not _data_is_cheaper(rows, g.shape[1], options.method):
-            form = "ensemble"
+    if form == "auto" and not is_localised:
+        by_members = options.prior is not None or is_redrawn
+        # Where the data's form is cheaper the kernel says so too, unless float32 is too coarse.
+        if moments is not None:
+            by_members |= not _data_is_cheaper(rows, g.shape[1], options.method)
+        form = "ensemble" if by_members else form
     if form != "ensemble":
         given = told if is_localised else white
         form, rank, misfits = _core.ensemble_update(

@@ -14,7 +14,10 @@ import bpfree_fast as bf
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("options", [{}, {"method": "etki"}, {"form": "data"}, {"dt": "norm"}])
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"method": "etki"}, {"form": "data"}, {"dt": "norm"}, {"localization": "sec"}],
+)
 def test_redrawn_members_have_the_mean_of_those_that_did_not_fail(options, dtype):
     members = (100 + MEMBERS).astype(dtype)
     g = forward(members) - 100 * A.sum(1)
