@@ -77,7 +77,7 @@ def _report(result: Result, who: str, fits: Fits, what: str, every: int) -> None
     total = statistics.mean(sum(seconds) for seconds in fits.seconds)
     shown = [stages[every - 1 :: every] for stages in fits.stages]
     line.note = (
-        f"{total:.0f} s for {len(fits.accuracy[0])} epochs; test accuracy, %, after each {what}: "
+        f"{total:.3g} s for {len(fits.accuracy[0])} epochs; test accuracy, %, after each {what}: "
         f"{_percent(shown)}; by epoch: {_percent(fits.accuracy)}; by seed: "
         + " ".join(f"{a:.2f}" for a in fits.last)
     )
@@ -117,7 +117,6 @@ def _start(ctx: Context, name: str, title: str) -> Result:
         said = ", ".join(f"{key} {value:.3g}" if isinstance(value, float) else f"{key} {value}"
                          for key, value in SETTINGS.items())  # fmt: skip
         result.notes.append(f"{said}: found on held-out training rows")
-        result.notes.append(f"our bf16 path: {ours.bfloat16_path()}")
     return result
 
 
@@ -151,6 +150,7 @@ def continuous(ctx: Context, *, name: str, epochs: int) -> Result:
     result = _start(ctx, name, f"MNIST, NoProp in continuous time, {epochs} epochs, one seed")
     if result.skipped:
         return result
+    result.notes.append(f"our bf16 path: {ours.bfloat16_path()}")
     watch, last = Interference(), []
     for variant in ("ct", "fm"):
         fits = Fits()
