@@ -85,7 +85,7 @@ const void* EnsembleKalman::anomaly_panel(std::size_t layer, std::size_t panel, 
   float* anomaly = at<float>(worker, layout_.panel);
   auto* pairs = at<std::uint32_t>(worker, layout_.pairs);
   const random::NoiseWindow w = window(layer, false, panel, j, iteration_);
-  const std::size_t at_once = bf16() ? kPairRows : y.n_in;
+  const std::size_t at_once = bf16() ? std::min(kPairRows, y.n_in) : y.n_in;
   if (kalman_.redraw && w.n_columns < kPanel) std::fill_n(anomaly, at_once * kPanel, 0.0f);
   for (std::size_t row = 0; row < y.n_in; row += at_once) {
     const std::size_t n = std::min(at_once, y.n_in - row);

@@ -154,14 +154,16 @@ def test_updates_of_a_kept_ensemble(update, loss):
 @pytest.mark.parametrize("n", [1, 14, 129, 300])
 @pytest.mark.parametrize("sizes", [[7, 5], [3, 40, 5], [33, 64, 64, 64, 5], [100, 300, 5]], ids=str)
 @pytest.mark.parametrize("redraw", [True, False])
-def test_shapes(sizes, n, redraw):
-    p = Problem(sizes=sizes, n=n, activation="relu", redraw=redraw, n_ens=9)
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_shapes(sizes, n, redraw, dtype):
+    p = Problem(sizes=sizes, n=n, activation="tanh", redraw=redraw, n_ens=9, dtype=dtype)
     p.run(learning_rate=0.0)
     before, members = p.mean, p.trainer.members()
     moved, T, _ = p.expected(members, False, 0.8, iteration=1)
     p.run()
     expected = before + (T.mean(0) - T.mean()) @ (members - before) if redraw else moved.mean(0)
-    assert np.linalg.norm(p.mean - expected) <= 3e-5 * np.linalg.norm(expected - before)
+    bound = 3e-5 if dtype == "float32" else 5e-2
+    assert np.linalg.norm(p.mean - expected) <= bound * np.linalg.norm(expected - before)
 
 
 @pytest.mark.parametrize("redraw", [True, False])
