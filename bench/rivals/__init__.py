@@ -25,6 +25,7 @@ NAMES = (
     "pycma_search",
     "numpy_ensemble",
     "smoother",
+    "torch_ensemble",
 )
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 from ensemble_problem import KalmanProblem
+from ensemble_training_problem import EnsembleTrainingProblem
 from harness import Contestant
 from numpy.typing import NDArray
 from problem import F32, Data, Layers, Problem
@@ -65,6 +66,17 @@ class Perturbing(Call):
     @abstractmethod
     def member(self, i: int) -> F32:
         """One member, copied; `result` is the sum."""
+
+
+class Iterating(Contestant):
+    """Ensemble Kalman training; a unit is one iteration on the next minibatch."""
+
+    @abstractmethod
+    def step(self) -> tuple[NDArray[Any], NDArray[Any]]:
+        """The first iteration, on the first rows: members before it, and what it gives.
+
+        That is the members after it; of redrawn ones what their mean moves by.
+        """
 
 
 class Searcher(Contestant):
@@ -138,6 +150,11 @@ class Rival:
 
     def kalman_update(self, problem: KalmanProblem) -> Call:
         raise NotImplementedError(f"{self.name} has no ensemble Kalman update")
+
+    def ensemble_training(
+        self, problem: EnsembleTrainingProblem, data: Data, layers: Layers
+    ) -> Iterating:
+        raise NotImplementedError(f"{self.name} has no ensemble Kalman training")
 
     def covariance(self, a: F32, b: F32 | None) -> Call:
         raise NotImplementedError(f"{self.name} has no covariance")

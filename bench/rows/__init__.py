@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from rows import (
     ensemble,
+    ensemble_training,
     evolution,
     fitting,
     forward_forward,
@@ -36,6 +37,7 @@ MODULES = (
     evolution,
     search,
     ensemble,
+    ensemble_training,
     noprop_mnist,
     mnist,
 )
