@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 _F32: TypeAlias = NDArray[np.float32]
 _F64: TypeAlias = NDArray[np.float64]
+_I32: TypeAlias = NDArray[np.int32]
 _U32: TypeAlias = NDArray[np.uint32]
 _Real: TypeAlias = NDArray[np.float32] | NDArray[np.float64]
 _Matrix: TypeAlias = NDArray[np.float32] | NDArray[np.float64] | NDArray[np.uint16]  # uint16: bf16
@@ -294,6 +295,39 @@ def sep_cma_step(
 # NoProp. Columns of the coefficients: a, b, c of each block.
 def noise_schedule(kind: str, n_blocks: int) -> list[float]: ...
 def posterior_coefficients(alpha_bar: list[float]) -> _F64: ...
+def denoising_head(
+    out: _F32,
+    logits: _F32,
+    y: _I32,
+    embedding: _F32 | None,
+    sample_weight: _F32 | None,
+    weight: float,
+    n_threads: int = 0,
+) -> None: ...
+def noprop_update(
+    weights: _F32,
+    bias: _F32 | None,
+    h: _F32,
+    y: _I32,
+    state: Sequence[_F32],
+    solver: str,
+    learning_rate: float,
+    *,
+    embedding: _F32 | None = None,
+    weight: float = 1.0,
+    sample_weight: _F32 | None = None,
+    error: _F32 | None = None,
+    step: int = 1,
+    momentum: float = 0.9,
+    nesterov: bool = True,
+    beta_1: float = 0.9,
+    beta_2: float = 0.999,
+    epsilon: float = 1e-8,
+    alpha: float = 0.0,
+    weight_decay: float = 0.0,
+    n_samples: float = 0.0,
+    n_threads: int = 0,
+) -> float: ...
 def snr_weights(alpha_bar: list[float], eta: float) -> list[float]: ...
 
 class Network:

@@ -195,6 +195,16 @@ cdef int local_loss_update(float* W, float* b, float** W_state, float** b_state,
         const float* sample_weight, size_t batch, size_t n_in, size_t n_out, size_t n_outputs,
         const LocalLoss* options, const Optimizer* optimizer, int n_threads) noexcept nogil
 
+cdef int posterior_coefficients(double* out, const double* alpha_bar,
+        size_t n_blocks) noexcept nogil
+cdef int denoising_head(float* error, float* row_loss, const float* logits, const float* embedding,
+        const int32_t* labels, const float* sample_weight, size_t batch, size_t n_classes,
+        size_t dim, double weight, int n_threads) noexcept nogil
+cdef int noprop_update(float* W, float* b, float** W_state, float** b_state, float* error,
+        double* loss, const float* h, const float* embedding, const int32_t* labels,
+        const float* sample_weight, size_t batch, size_t n_in, size_t n_classes, size_t dim,
+        double weight, const Optimizer* optimizer, int n_threads) noexcept nogil
+
 cdef int noise_init(Noise* noise, uint64_t seed) noexcept nogil
 cdef int perturb(float* out, const float* theta, const uint32_t* members, size_t n_members,
         size_t n_params, double std, const Shape* shapes, size_t n_shapes, const Noise* noise,

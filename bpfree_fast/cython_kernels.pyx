@@ -85,6 +85,16 @@ cdef extern from "bpfree/bpfree.h" nogil:
         const float* preactivation, const int32_t* labels, const float* targets,
         const float* sample_weight, size_t batch, size_t n_in, size_t n_out, size_t n_outputs,
         const bpfree_local_loss* options, const bpfree_optimizer* optimizer, int n_threads)
+    bpfree_status bpfree_posterior_coefficients(double* out, const double* alpha_bar,
+        size_t n_blocks)
+    bpfree_status bpfree_denoising_head(float* error, float* row_loss, const float* logits,
+        const float* embedding, const int32_t* labels, const float* sample_weight, size_t batch,
+        size_t n_classes, size_t dim, double weight, int n_threads)
+    bpfree_status bpfree_noprop_update(float* W, float* b, float* const* W_state,
+        float* const* b_state, float* error, double* loss, const float* h, const float* embedding,
+        const int32_t* labels, const float* sample_weight, size_t batch, size_t n_in,
+        size_t n_classes, size_t dim, double weight, const bpfree_optimizer* optimizer,
+        int n_threads)
     bpfree_status bpfree_noise_init(bpfree_noise* noise, uint64_t seed)
     bpfree_status bpfree_perturb(float* out, const float* theta, const uint32_t* members,
         size_t n_members, size_t n_params, double std, const bpfree_shape* shapes, size_t n_shapes,
@@ -262,6 +272,27 @@ cdef int local_loss_update(float* W, float* b, float** W_state, float** b_state,
     return bpfree_local_loss_update(W, b, W_state, b_state, head_W, head_b, head_W_state,
         head_b_state, loss, x, h, preactivation, labels, targets, sample_weight, batch, n_in, n_out,
         n_outputs, <const bpfree_local_loss*>options, <const bpfree_optimizer*>optimizer,
+        n_threads)
+
+
+cdef int posterior_coefficients(double* out, const double* alpha_bar,
+        size_t n_blocks) noexcept nogil:
+    return bpfree_posterior_coefficients(out, alpha_bar, n_blocks)
+
+
+cdef int denoising_head(float* error, float* row_loss, const float* logits, const float* embedding,
+        const int32_t* labels, const float* sample_weight, size_t batch, size_t n_classes,
+        size_t dim, double weight, int n_threads) noexcept nogil:
+    return bpfree_denoising_head(error, row_loss, logits, embedding, labels, sample_weight, batch,
+        n_classes, dim, weight, n_threads)
+
+
+cdef int noprop_update(float* W, float* b, float** W_state, float** b_state, float* error,
+        double* loss, const float* h, const float* embedding, const int32_t* labels,
+        const float* sample_weight, size_t batch, size_t n_in, size_t n_classes, size_t dim,
+        double weight, const Optimizer* optimizer, int n_threads) noexcept nogil:
+    return bpfree_noprop_update(W, b, W_state, b_state, error, loss, h, embedding, labels,
+        sample_weight, batch, n_in, n_classes, dim, weight, <const bpfree_optimizer*>optimizer,
         n_threads)
 
 

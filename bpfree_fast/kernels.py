@@ -31,6 +31,7 @@ from ._ensemble import ensemble_covariance, ensemble_transform, ensemble_update,
 from ._goodness import forward_forward_update, goodness
 from ._local_loss import local_loss_update
 from ._low_rank import low_rank_forward
+from ._noprop import denoising_head, noprop_update, posterior_coefficients
 from ._optimizer import SOLVERS, optimizer_keywords
 from ._perturbation import fitness_shaping, perturb, perturbation_gradient
 from ._random import normal, random_bits, sign, uniform
@@ -38,6 +39,7 @@ from ._validation import ACTIVATIONS, MAX_SEED, choice, flag, integer, real
 from ._validation import n_threads as _threads
 
 __all__ = [
+    "denoising_head",
     "dense_forward",
     "dense_update",
     "ensemble_covariance",
@@ -50,9 +52,11 @@ __all__ = [
     "goodness",
     "local_loss_update",
     "low_rank_forward",
+    "noprop_update",
     "normal",
     "perturb",
     "perturbation_gradient",
+    "posterior_coefficients",
     "product",
     "project_feedback",
     "random_bits",

@@ -1,7 +1,11 @@
 // SPDX-License-Identifier: BSD-3-Clause
 // What NoProp has beyond a trainer: which blocks learn, the class embeddings, and predictions block by block.
+#include <optional>
+
 #include "bindings/bound_trainer.h"
+#include "bindings/layer_arguments.h"
 #include "methods/noprop.h"
+#include "network/denoising.h"
 
 namespace bpfree::bindings {
 
@@ -69,9 +73,68 @@ py::array_t<double> coefficients(const std::vector<double>& alpha_bar) {
   return out;
 }
 
+DenoisingTargets denoising_targets(const py::array& labels,
+                                   const std::optional<py::array>& embedding,
+                                   const std::optional<py::array>& sample_weight, double weight,
+                                   std::size_t batch, std::size_t n_classes) {
+  DenoisingTargets targets;
+  targets.labels = checked<std::int32_t>("y", labels, batch, 0);
+  if (embedding) targets.embedding = input("embedding", *embedding, n_classes, kAny);
+  if (sample_weight)
+    targets.sample_weight = checked<float>("sample_weight", *sample_weight, batch, 0);
+  targets.weight = weight;
+  return targets;
+}
+
+void bound_denoising_head(py::array error, const py::array& logits, const py::array& labels,
+                          const std::optional<py::array>& embedding,
+                          const std::optional<py::array>& sample_weight, double weight,
+                          int n_threads) {
+  const auto from = input("logits", logits, kAny, kAny);
+  const auto to = output("out", error, from.rows, from.columns);
+  const DenoisingTargets targets =
+      denoising_targets(labels, embedding, sample_weight, weight, from.rows, from.columns);
+  const py::gil_scoped_release release;
+  denoising_head(to, nullptr, from, targets, n_threads);
+}
+
+double bound_noprop_update(py::array weights, std::optional<py::array> bias, const py::array& h,
+                           const py::array& labels, std::vector<py::array> state,
+                           const std::string& solver, double learning_rate,
+                           const std::optional<py::array>& embedding, double weight,
+                           const std::optional<py::array>& sample_weight,
+                           std::optional<py::array> error, std::uint64_t step, double momentum,
+                           bool nesterov, double beta_1, double beta_2, double epsilon,
+                           double alpha, double weight_decay, double n_samples, int n_threads) {
+  const DenseStep numbers = step_of(solver, learning_rate, step, momentum, nesterov, beta_1, beta_2,
+                                    epsilon, alpha, weight_decay, n_samples);
+  const auto w = output("W", weights, kAny, kAny);
+  float* b = bias ? checked_out<float>("b", *bias, w.columns, 0) : nullptr;
+  const DenseState slots = states(state, numbers.optimizer.solver, w, b != nullptr);
+  const auto rows = input("h", h, kAny, w.rows);
+  MatrixView<float> e;
+  if (error) e = output("error", *error, rows.rows, w.columns);
+  const DenoisingTargets targets =
+      denoising_targets(labels, embedding, sample_weight, weight, rows.rows, w.columns);
+  const py::gil_scoped_release release;
+  return noprop_update(w, b, slots, e, rows, targets, numbers, n_threads);
+}
+
 }  // namespace
 
 void bind_noise(py::module_& m) {
+  m.def("denoising_head", &bound_denoising_head, py::arg("out"), py::arg("logits"), py::arg("y"),
+        py::arg("embedding").none(true), py::arg("sample_weight").none(true), py::arg("weight"),
+        py::arg("n_threads") = 0,
+        "Derivative by the logits of the error of an embedding's estimate.");
+  m.def("noprop_update", &bound_noprop_update, py::arg("weights"), py::arg("bias").none(true),
+        py::arg("h"), py::arg("y"), py::arg("state"), py::arg("solver"), py::arg("learning_rate"),
+        py::kw_only(), py::arg("embedding") = py::none(), py::arg("weight") = 1.0,
+        py::arg("sample_weight") = py::none(), py::arg("error") = py::none(), py::arg("step") = 1,
+        py::arg("momentum") = 0.9, py::arg("nesterov") = true, py::arg("beta_1") = 0.9,
+        py::arg("beta_2") = 0.999, py::arg("epsilon") = 1e-8, py::arg("alpha") = 0.0,
+        py::arg("weight_decay") = 0.0, py::arg("n_samples") = 0.0, py::arg("n_threads") = 0,
+        "The step of a NoProp block's last layer, in place; gives the mean loss.");
   m.def("noise_schedule", &schedule_values, py::arg("kind"), py::arg("n_blocks"));
   m.def("posterior_coefficients", &coefficients, py::arg("alpha_bar"));
   m.def("snr_weights", &snr_weights, py::arg("alpha_bar"), py::arg("eta"));

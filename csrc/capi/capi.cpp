@@ -7,9 +7,11 @@
 #include "base/cpu_features.h"
 #include "base/version.h"
 #include "capi/safe_call.h"
+#include "network/denoising.h"
 #include "network/dense.h"
 #include "network/goodness.h"
 #include "network/local_loss.h"
+#include "network/noprop.h"
 #include "product/product.h"
 #include "random/random.h"
 
@@ -335,6 +337,47 @@ bpfree_status bpfree_local_loss_update(
     const double mean =
         local_loss_update(layer, head, matrix("x", x, batch, n_in), matrix("h", h, batch, n_out),
                           {preactivation, batch, n_out, n_out}, y, local, step, n_threads);
+    if (loss != nullptr) *loss = mean;
+  });
+}
+
+bpfree_status bpfree_posterior_coefficients(double* out, const double* alpha_bar, size_t n_blocks) {
+  return safe_call([&] {
+    const std::size_t n = checked_product(n_blocks, 1) + 1;
+    const double* from = pointer("alpha_bar", alpha_bar, n);
+    pointer("out", out, checked_product(n_blocks, 3));
+    for (const PosteriorCoefficients& row : posterior_coefficients({from, from + n})) {
+      *out++ = row.a;
+      *out++ = row.b;
+      *out++ = row.c;
+    }
+  });
+}
+
+bpfree_status bpfree_denoising_head(float* error, float* row_loss, const float* logits,
+                                    const float* embedding, const int32_t* labels,
+                                    const float* sample_weight, size_t batch, size_t n_classes,
+                                    size_t dim, double weight, int n_threads) {
+  return safe_call([&] {
+    denoising_head(matrix("error", error, batch, n_classes), row_loss,
+                   matrix("logits", logits, batch, n_classes),
+                   {labels, {embedding, n_classes, dim, dim}, sample_weight, weight}, n_threads);
+  });
+}
+
+bpfree_status bpfree_noprop_update(float* W, float* b, float* const* W_state, float* const* b_state,
+                                   float* error, double* loss, const float* h,
+                                   const float* embedding, const int32_t* labels,
+                                   const float* sample_weight, size_t batch, size_t n_in,
+                                   size_t n_classes, size_t dim, double weight,
+                                   const bpfree_optimizer* optimizer, int n_threads) {
+  return safe_call([&] {
+    pointer("optimizer", optimizer, 1);
+    const DenseStep step = step_of(*optimizer);
+    const double mean = noprop_update(
+        matrix("W", W, n_in, n_classes), b, state_of(step, W_state, b_state),
+        {error, batch, n_classes, n_classes}, matrix("h", h, batch, n_in),
+        {labels, {embedding, n_classes, dim, dim}, sample_weight, weight}, step, n_threads);
     if (loss != nullptr) *loss = mean;
   });
 }

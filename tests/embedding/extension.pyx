@@ -114,6 +114,29 @@ def local_loss(
     return loss
 
 
+def noprop(
+    float[:, ::1] W, float[::1] b, float[:, ::1] error, const float[:, ::1] h,
+    const float[:, ::1] embedding, const int32_t[::1] labels, double[:, ::1] table,
+    const double[::1] alpha_bar,
+):
+    """A block's last layer, its head alone on the error, and the table of coefficients."""
+    cdef size_t batch = h.shape[0], n_in = W.shape[0], n_classes = W.shape[1]
+    cdef size_t dim = embedding.shape[1]
+    cdef kernels.Optimizer optimizer
+    cdef double loss
+    with nogil:
+        check(kernels.optimizer_init(&optimizer, kernels.SGD))
+        optimizer.momentum = 0
+        optimizer.learning_rate = 0.125
+        check(kernels.noprop_update(
+            &W[0, 0], &b[0], NULL, NULL, &error[0, 0], &loss, &h[0, 0], &embedding[0, 0],
+            &labels[0], NULL, batch, n_in, n_classes, dim, 0.5, &optimizer, 0))
+        check(kernels.denoising_head(
+            &error[0, 0], NULL, &error[0, 0], NULL, &labels[0], NULL, batch, n_classes, 0, 2.0, 0))
+        check(kernels.posterior_coefficients(&table[0, 0], &alpha_bar[0], table.shape[0]))
+    return loss
+
+
 def evolution(
     float[:, ::1] pair, float[::1] gradient, double[::1] utilities, const float[::1] theta,
     const double[::1] loss,

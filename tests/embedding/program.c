@@ -89,7 +89,9 @@ int main(void) {
   uint16_t halves[4] = {0x3f80, 0x4000, 0x4040, 0x4080};  // 1, 2, 3, 4
   float squares[4];
   float g[kBatch], r[kBatch];
-  double loss;
+  double loss, table[9];
+  const double alpha_bar[4] = {0.0, 0.3, 0.7, 0.9};
+  static float denoised[kBatch * kOutputs];
   float M[kHidden * kOutputs], c[kOutputs], mM[kHidden * kOutputs], vM[kHidden * kOutputs], mc[kOutputs], vc[kOutputs];
   float* of_M[2];
   float* of_c[2];
@@ -181,6 +183,21 @@ int main(void) {
   print("b_local", b, sizeof b);
   print("M", M, sizeof M);
   print("c", c, sizeof c);
+
+  memset(mM, 0, sizeof mM);
+  memset(vM, 0, sizeof vM);
+  memset(mc, 0, sizeof mc);
+  memset(vc, 0, sizeof vc);
+  check(bpfree_noprop_update(M, c, of_M, of_c, denoised, &loss, h, NULL, labels, NULL, kBatch, kHidden, kOutputs, 0, 2.0,
+                             &optimizer, 0));
+  print("loss_noprop", &loss, sizeof loss);
+  print("M_noprop", M, sizeof M);
+  print("c_noprop", c, sizeof c);
+  print("e_noprop", denoised, sizeof denoised);
+  check(bpfree_denoising_head(denoised, NULL, denoised, M, labels, NULL, kBatch, kOutputs, kOutputs, 0.5, 0));
+  print("e_head", denoised, sizeof denoised);
+  check(bpfree_posterior_coefficients(table, alpha_bar, 3));
+  print("table", table, sizeof table);
 
   memcpy(theta, W, sizeof W);
   memcpy(theta + kIn * kHidden, b, sizeof b);

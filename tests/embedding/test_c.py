@@ -74,7 +74,24 @@ def numbers():
         preactivation=a, learning_rate=0.125, solver="adam", weight_decay=0.5, state=state,
         head_state=[np.zeros_like(array) for array in (M, c, M, c)],
     )  # fmt: skip
-    expected |= {"loss_local": np.float64(loss), "W_local": W, "b_local": b, "M": M, "c": c}
+    expected |= {"loss_local": np.float64(loss), "W_local": W, "b_local": b}
+    expected |= {"M": M.copy(), "c": c.copy()}
+    denoised = np.empty((6, 3), np.float32)
+    loss = kernels.noprop_update(
+        M, c, h, np.int32([0, 2, 1, 1, 0, 2]), weight=2.0, error=denoised, learning_rate=0.125,
+        solver="adam", weight_decay=0.5, state=[np.zeros_like(array) for array in (M, c, M, c)],
+    )  # fmt: skip
+    expected |= {
+        "loss_noprop": np.float64(loss),
+        "M_noprop": M,
+        "c_noprop": c,
+        "e_noprop": denoised,
+    }
+    labels = np.int32([0, 2, 1, 1, 0, 2])
+    expected["e_head"] = kernels.denoising_head(
+        denoised, labels, embedding=M[:3].copy(), weight=0.5
+    )
+    expected["table"] = kernels.posterior_coefficients([0.0, 0.3, 0.7, 0.9])
     theta, noise = np.concatenate([W.ravel(), b]), {"seed": 9, "antithetic": True}
     member = kernels.perturb(theta, member=5, std=0.5, shapes=[(37, 40), (40,)], **noise)
     utilities = kernels.fitness_shaping(np.array([1.0, 3.0, 3.0, 2.0]), maximize=True)

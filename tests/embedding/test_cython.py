@@ -118,6 +118,22 @@ def test_a_step_on_local_losses(extension):
         np.testing.assert_array_equal(array, theirs)
 
 
+def test_a_step_of_noprop(extension):
+    h, W = kernels.normal(0, 240).reshape(6, 40), kernels.normal(1, 120).reshape(40, 3)
+    b, embedding = kernels.normal(2, 3), kernels.normal(3, 12).reshape(3, 4)
+    labels, alpha_bar = np.int32([0, 2, 1, 1, 0, 2]), np.array([0.0, 0.3, 0.7, 0.9])
+    ours, error, table = (W.copy(), b.copy()), np.empty((6, 3), np.float32), np.empty((3, 3))
+    loss = extension.noprop(*ours, error, h, embedding, labels, table, alpha_bar)
+    e = np.empty_like(error)
+    assert loss == kernels.noprop_update(
+        W, b, h, labels, learning_rate=0.125, embedding=embedding, weight=0.5, error=e
+    )
+    for array, theirs in zip(ours, (W, b), strict=True):
+        np.testing.assert_array_equal(array, theirs)
+    np.testing.assert_array_equal(error, kernels.denoising_head(e, labels, weight=2.0))
+    np.testing.assert_array_equal(table, kernels.posterior_coefficients(alpha_bar))
+
+
 def test_a_generation_of_an_evolution_strategy(extension):
     theta, loss = kernels.normal(1, 50), kernels.normal(2, 6, dtype="float64")
     loss[4] = np.nan

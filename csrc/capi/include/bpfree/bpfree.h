@@ -252,6 +252,34 @@ bpfree_status bpfree_local_loss_update(
     const float* sample_weight, size_t batch, size_t n_in, size_t n_out, size_t n_outputs,
     const bpfree_local_loss* options, const bpfree_optimizer* optimizer, int n_threads);
 
+// NoProp ---------------------------------------------------------------------------------------------------------------
+
+// out [n_blocks, 3]: a, b and c of each block's z_t = a u^ + b z_{t-1} + sqrt(c) eps, from alpha_bar [n_blocks + 1], which rises
+// from 0 or more to at most 1. There are at least 2 blocks.
+bpfree_status bpfree_posterior_coefficients(double* out, const double* alpha_bar, size_t n_blocks);
+
+// With p = softmax(logits), u^ = p E and s = 2 weight E (u^ - u_y):
+//   error     [batch, n_classes] sample_weight p * (s - <p, s>), the derivative by the logits; may be logits
+//   row_loss  [batch] sample_weight weight |u^ - u_y|^2, or null
+//   logits    [batch, n_classes], at least 2 classes
+//   embedding E [n_classes, dim], u_y its row y; or null: one-hot, and dim is not read
+//   labels    [batch], from 0 to n_classes - 1
+//   sample_weight  [batch], each at least 0, or null: 1
+bpfree_status bpfree_denoising_head(float* error, float* row_loss, const float* logits,
+                                    const float* embedding, const int32_t* labels,
+                                    const float* sample_weight, size_t batch, size_t n_classes,
+                                    size_t dim, double weight, int n_threads);
+
+// The step of a block's last layer, in place: error = bpfree_denoising_head of h W + b, then as bpfree_dense_update() with that
+// as delta. error [batch, n_classes], which layers below need, or null; loss null, or gets the rows' losses before the step,
+// summed and divided by n: the optimizer's n_samples, or where that is 0 the sum of sample weights. h [batch, n_in].
+bpfree_status bpfree_noprop_update(float* W, float* b, float* const* W_state, float* const* b_state,
+                                   float* error, double* loss, const float* h,
+                                   const float* embedding, const int32_t* labels,
+                                   const float* sample_weight, size_t batch, size_t n_in,
+                                   size_t n_classes, size_t dim, double weight,
+                                   const bpfree_optimizer* optimizer, int n_threads);
+
 // Evolution strategies -------------------------------------------------------------------------------------------------
 
 typedef enum bpfree_noise_kind {
