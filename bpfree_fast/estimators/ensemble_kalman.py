@@ -200,6 +200,8 @@ class EnKFClassifier(EnsembleKalmanEstimator, NetworkClassifier):
         self.curvature = curvature
 
     def _squares_errors(self) -> bool:
+        if not isinstance(self.loss, str):
+            raise TypeError(f"loss must be a word, got {self.loss!r}.")
         return check.choice("loss", self.loss, LOSSES) == "squared_error"
 
     def _method_options(self) -> dict[str, Any]:
