@@ -44,11 +44,14 @@ class KalmanProblem:
 
 
 def right_answer(problem: KalmanProblem) -> F64:
-    """The textbook in float64; localised by the absolute value of the correlation."""
+    """The textbook in float64; localised by the correlation, squared among outputs."""
     theta, g, y = (a.astype(np.float64) for a in problem.arrays())
     A, Y = theta - theta.mean(0), g - g.mean(0)
     n = problem.n_ens - 1
-    S = Y.T @ Y / n + problem.variance * np.eye(problem.n_obs)
+    S = Y.T @ Y / n
+    if problem.localised:
+        S *= S**2 / np.outer(np.diag(S), np.diag(S))
+    S += problem.variance * np.eye(problem.n_obs)
     Z = np.linalg.solve(S, (y - g).T)
     C = A.T @ Y / n
     if problem.localised:

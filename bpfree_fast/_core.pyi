@@ -189,6 +189,7 @@ def ensemble_update(
     iteration: int = 0,
     localization: str = "none",
     taper: _Real | None = None,
+    obs_taper: _F64 | None = None,
     form: str = "auto",
     n_threads: int = 0,
 ) -> tuple[str, float, _F64]: ...

@@ -253,6 +253,7 @@ def ensemble_update(
     random_state: int | np.random.Generator | np.random.RandomState | None = None,
     iteration: int = 0,
     localization: Array | str | None = None,
+    obs_localization: Array | None = None,
     form: str = "auto",
     out: Array | None = None,
     n_threads: int | None = None,
@@ -292,8 +293,13 @@ def ensemble_update(
     localization : array of shape (n_params, n_obs), or {'sec', 'sec_fisher'}, default=None
         What each covariance of a parameter and an output is multiplied with: a taper of the type of
         `theta`; or from their sample correlation r, ``abs(r)`` ('sec'), or ``Q**2 / (1 + Q**2)``
-        with Q = r over its standard error ('sec_fisher', at least 4 members). Not with 'etki'. The
-        outputs' own covariance is not localised.
+        with Q = r over its standard error ('sec_fisher', at least 4 members). Not with 'etki'. With
+        'sec' and 'sec_fisher' the covariance of two outputs is multiplied with ``r**2``: no factor
+        nearer to ``abs(r)`` leaves a covariance of outputs positive semidefinite.
+    obs_localization : array of shape (n_obs, n_obs), default=None
+        Beside a taper in `localization`, that of the outputs among themselves: symmetric and
+        positive semidefinite. None leaves their covariance whole, for fewer outputs than members
+        only: with as many or more the steps would diverge.
     form : {'auto', 'ensemble', 'data'}, default='auto'
         Whether matrices of members or of outputs are solved with: the same result up to rounding,
         and 'auto' takes what needs fewer operations. 'etki' has the first only, localised updates
@@ -359,6 +365,7 @@ def ensemble_update(
         integer("iteration", iteration, 0, _MAX_COUNTER),
         word,
         taper,
+        None if obs_localization is None else _algebra("obs_localization", obs_localization),
         choice("form", form, FORMS),
         _threads(n_threads),
     )

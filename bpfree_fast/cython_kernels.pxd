@@ -239,9 +239,9 @@ cdef int ensemble_transform_bf16(float* out, const float* theta, const double* t
         size_t n_ens, size_t n_params, int n_threads) noexcept nogil
 cdef int ensemble_update_f32(float* out, double* misfit, double* effective_rank, const float* theta,
         const float* g, const double* y, const double* obs_noise_cov, size_t n_noise,
-        const float* taper, size_t n_ens, size_t n_params, size_t n_obs, const Ensemble* options,
-        int n_threads) noexcept nogil
+        const float* taper, const double* obs_taper, size_t n_ens, size_t n_params, size_t n_obs,
+        const Ensemble* options, int n_threads) noexcept nogil
 cdef int ensemble_update_f64(double* out, double* misfit, double* effective_rank,
         const double* theta, const double* g, const double* y, const double* obs_noise_cov,
-        size_t n_noise, const double* taper, size_t n_ens, size_t n_params, size_t n_obs,
-        const Ensemble* options, int n_threads) noexcept nogil
+        size_t n_noise, const double* taper, const double* obs_taper, size_t n_ens, size_t n_params,
+        size_t n_obs, const Ensemble* options, int n_threads) noexcept nogil

@@ -131,12 +131,12 @@ cdef extern from "bpfree/bpfree.h" nogil:
         const double* transform, size_t n_ens, size_t n_params, int n_threads)
     bpfree_status bpfree_ensemble_update_f32(float* out, double* misfit, double* effective_rank,
         const float* theta, const float* g, const double* y, const double* obs_noise_cov,
-        size_t n_noise, const float* taper, size_t n_ens, size_t n_params, size_t n_obs,
-        const bpfree_ensemble* options, int n_threads)
+        size_t n_noise, const float* taper, const double* obs_taper, size_t n_ens, size_t n_params,
+        size_t n_obs, const bpfree_ensemble* options, int n_threads)
     bpfree_status bpfree_ensemble_update_f64(double* out, double* misfit, double* effective_rank,
         const double* theta, const double* g, const double* y, const double* obs_noise_cov,
-        size_t n_noise, const double* taper, size_t n_ens, size_t n_params, size_t n_obs,
-        const bpfree_ensemble* options, int n_threads)
+        size_t n_noise, const double* taper, const double* obs_taper, size_t n_ens, size_t n_params,
+        size_t n_obs, const bpfree_ensemble* options, int n_threads)
 
 
 cdef int check(int status) except -1 nogil:
@@ -379,15 +379,17 @@ cdef int ensemble_transform_bf16(float* out, const float* theta, const double* t
 
 cdef int ensemble_update_f32(float* out, double* misfit, double* effective_rank, const float* theta,
         const float* g, const double* y, const double* obs_noise_cov, size_t n_noise,
-        const float* taper, size_t n_ens, size_t n_params, size_t n_obs, const Ensemble* options,
-        int n_threads) noexcept nogil:
+        const float* taper, const double* obs_taper, size_t n_ens, size_t n_params, size_t n_obs,
+        const Ensemble* options, int n_threads) noexcept nogil:
     return bpfree_ensemble_update_f32(out, misfit, effective_rank, theta, g, y, obs_noise_cov,
-        n_noise, taper, n_ens, n_params, n_obs, <const bpfree_ensemble*>options, n_threads)
+        n_noise, taper, obs_taper, n_ens, n_params, n_obs, <const bpfree_ensemble*>options,
+        n_threads)
 
 
 cdef int ensemble_update_f64(double* out, double* misfit, double* effective_rank,
         const double* theta, const double* g, const double* y, const double* obs_noise_cov,
-        size_t n_noise, const double* taper, size_t n_ens, size_t n_params, size_t n_obs,
-        const Ensemble* options, int n_threads) noexcept nogil:
+        size_t n_noise, const double* taper, const double* obs_taper, size_t n_ens, size_t n_params,
+        size_t n_obs, const Ensemble* options, int n_threads) noexcept nogil:
     return bpfree_ensemble_update_f64(out, misfit, effective_rank, theta, g, y, obs_noise_cov,
-        n_noise, taper, n_ens, n_params, n_obs, <const bpfree_ensemble*>options, n_threads)
+        n_noise, taper, obs_taper, n_ens, n_params, n_obs, <const bpfree_ensemble*>options,
+        n_threads)

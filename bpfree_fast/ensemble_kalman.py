@@ -90,6 +90,9 @@ class EnsembleKalman(SavedEnsemble):
     localization : {'sec', 'sec_fisher'} or array_like of shape (n_params, n_obs), default=None
         What each covariance of a parameter and an output is multiplied with: see
         `kernels.ensemble_update`. Not with 'etki' or a prior.
+    obs_localization : array_like of shape (n_obs, n_obs), default=None
+        Beside a taper in `localization`, that of the outputs among themselves: symmetric, positive
+        semidefinite. It is needed where outputs are not fewer than members.
     form : {'auto', 'ensemble', 'data'}, default='auto'
         Whether matrices of members or of outputs are solved with; 'auto' takes what needs fewer
         operations, and with a prior or `redraw_std` the first.
@@ -166,6 +169,7 @@ class EnsembleKalman(SavedEnsemble):
         inflation: float = 1.0,
         additive_inflation_std: float | ArrayLike = 0.0,
         localization: str | ArrayLike | None = None,
+        obs_localization: ArrayLike | None = None,
         form: str = "auto",
         redraw_std: float | ArrayLike | None = None,
         dropout: float = 0.0,
@@ -315,6 +319,7 @@ class EnsembleKalman(SavedEnsemble):
         *,
         obs_noise_cov: float | ArrayLike | None = None,
         localization: str | ArrayLike | None = None,
+        obs_localization: ArrayLike | None = None,
     ) -> KalmanReport:
         """Take the outputs of all that was asked for, and make a step towards the data.
 
@@ -331,6 +336,8 @@ class EnsembleKalman(SavedEnsemble):
             The noise of these data, for this step alone; None is what the filter was made with.
         localization : {'sec', 'sec_fisher'} or array_like of shape (n_params, n_obs), default=None
             How this step is localised; None is as the filter was made.
+        obs_localization : array_like of shape (n_obs, n_obs), default=None
+            Beside a taper; None is as the filter was made, or with `localization` none.
 
         Returns
         -------
@@ -346,7 +353,9 @@ class EnsembleKalman(SavedEnsemble):
             If the step leaves the range of the numbers; then the ensemble cannot go on.
         """
         self._check_unfinished()
-        options = of_step(self._options, self._members, obs_noise_cov, localization)
+        options = of_step(
+            self._options, self._members, obs_noise_cov, localization, obs_localization
+        )
         data = data_of(y, options.noise_cov)
         return self._tell(outputs_of(g, self._asked), data, options)
 

@@ -29,7 +29,10 @@ def kinds(n_params=N_PARAMS, n_obs=N_OBS):
         {"inflation": 1.05, "additive_inflation_std": 0.1},
         {"additive_inflation_std": np.linspace(0, 1, n_params), "form": "data"},
         {"localization": "sec", "method": "denkf"},
-        {"localization": np.ones((n_params, n_obs))},
+        {
+            "localization": np.ones((n_params, n_obs)),
+            "obs_localization": np.ones((n_obs, n_obs)),
+        },
         {"redraw_std": 0.3},
         {"redraw_std": np.linspace(0.1, 1, n_params)},
         {"dropout": 0.5},

@@ -63,6 +63,8 @@ class _Localised(_Update):
     def _update(self) -> None:
         Y = (self._g - self._g.mean(0)) / np.sqrt(self._n)
         S = Y.T @ Y
+        r = S / np.sqrt(np.outer(S.diagonal(), S.diagonal()))
+        S *= r * r
         S.flat[:: len(S) + 1] += np.float32(self._problem.variance)
         Z = np.linalg.solve(S, (self._y - self._g).T) / np.sqrt(self._n)
         inverse = 1 / np.sqrt((Y * Y).sum(0))

@@ -24,7 +24,8 @@ _MAX_ALPHAS = 2**32 - 1
 # What a filter is made with, but for the ensemble, the noise, the seed and the threads.
 PARAMETERS = (
     "method", "dt", "dt_scale", "max_time", "alphas", "prior_mean", "prior_cov", "inflation",
-    "additive_inflation_std", "localization", "form", "redraw_std", "dropout", "nesterov",
+    "additive_inflation_std", "localization", "obs_localization", "form", "redraw_std", "dropout",
+    "nesterov",
 )  # fmt: skip
 
 
@@ -53,6 +54,7 @@ class Options:
     additive_std: Floats | None  # of the members' type: one number or one of each parameter
     localization: str  # 'none', 'taper', 'sec', 'sec_fisher'
     taper: Floats | None
+    obs_taper: F64 | None
     form: str
     redraw_std: Floats | None
     dropout: float
@@ -121,6 +123,7 @@ def build(members: Floats, noise: object, p: dict[str, Any]) -> Options:
     if alphas and p["max_time"] is not None:
         raise ValueError(f"max_time must be None for method 'esmda', got {p['max_time']!r}.")
     word, taper = _localization(p["localization"], members, copy=True)
+    obs_taper = _obs_localization(p["obs_localization"], taper, n_ens)
     form = choice("form", p["form"], FORMS)
     prior = _prior(p["prior_mean"], p["prior_cov"], n_params)
     _check_localization(word, n_ens, method, form, prior)
@@ -143,19 +146,24 @@ def build(members: Floats, noise: object, p: dict[str, Any]) -> Options:
     noise_cov = covariance("obs_noise_cov", noise)
     return Options(
         noise_cov, whitening(noise_cov), method, dt, dt_scale, max_time, alphas, prior,
-        inflation, additive, word, taper, form, redraw, dropout, nesterov,
+        inflation, additive, word, taper, obs_taper, form, redraw, dropout, nesterov,
     )  # fmt: skip
 
 
-def of_step(options: Options, members: Floats, noise: object, localization: object) -> Options:
+def of_step(
+    options: Options, members: Floats, noise: object, localization: object, own: object
+) -> Options:
     """Give the options of a step whose observations are others; None is as it was."""
     if noise is not None:
         noise_cov = covariance("obs_noise_cov", noise)
         options = replace(options, noise_cov=noise_cov, noise_root=whitening(noise_cov))
+    word, taper = options.localization, options.taper
     if localization is not None:
         word, taper = _localization(localization, members, copy=False)
         _check_localization(word, len(members), options.method, options.form, options.prior)
-        options = replace(options, localization=word, taper=taper)
+    if localization is not None or own is not None:
+        obs_taper = _obs_localization(own, taper, len(members))
+        options = replace(options, localization=word, taper=taper, obs_taper=obs_taper)
     return options
 
 
@@ -287,6 +295,27 @@ def _check_localization(word: str, n_ens: int, method: str, form: str, prior: Pr
         raise ValueError(f"localization 'sec_fisher' needs at least 4 members, got {n_ens}.")
     if form == "ensemble":
         raise ValueError("a localised update has the form 'data' only, got form='ensemble'.")
+
+
+def _obs_localization(value: object, taper: Floats | None, n_ens: int) -> F64 | None:
+    if value is None:
+        if taper is not None and taper.shape[1] >= n_ens:
+            raise ValueError(
+                f"localization has {taper.shape[1]} outputs of {n_ens} members, expected "
+                f"obs_localization beside it where outputs are not fewer than members."
+            )
+        return None
+    if taper is None:
+        raise ValueError("obs_localization is for a taper in localization: expected both.")
+    own = real_array("obs_localization", value)
+    n = taper.shape[1]
+    if own.shape != (n, n):
+        raise ValueError(f"obs_localization has shape {own.shape}, expected ({n}, {n}).")
+    if not np.isfinite(own).all():
+        raise ValueError("obs_localization must be finite, got NaN or infinity.")
+    if not np.allclose(own, own.T, rtol=1e-6, atol=0):
+        raise ValueError("obs_localization must be symmetric.")
+    return own
 
 
 def _deviations(name: str, value: object, members: Floats, *, least: int | None) -> Floats | None:

@@ -103,7 +103,7 @@ def update(
         given = told if is_localised else white
         form, rank, misfits = _core.ensemble_update(
             rows, rows, given.g, given.y, given.noise_cov, options.method, dt, seed, iteration,
-            options.localization, options.taper, form, n_threads,
+            options.localization, options.taper, options.obs_taper, form, n_threads,
         )  # fmt: skip
         if options.inflation != 1:
             inflate(rows, options.inflation)

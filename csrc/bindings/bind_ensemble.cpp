@@ -167,7 +167,8 @@ py::tuple bound_update(const py::array& theta, const py::array& out, const py::a
                        const py::array& y, const py::array& obs_noise_cov,
                        const std::string& method, double dt, std::uint64_t seed,
                        std::uint32_t iteration, const std::string& localization,
-                       const std::optional<py::array>& taper, const std::string& form,
+                       const std::optional<py::array>& taper,
+                       const std::optional<py::array>& obs_taper, const std::string& form,
                        int n_threads) {
   const Members from = members("theta", theta), to = written(out);
   EnsembleOutputs outputs{.g = rows("g", g), .seed = seed, .iteration = iteration};
@@ -183,6 +184,7 @@ py::tuple bound_update(const py::array& theta, const py::array& out, const py::a
   for (const py::array* in : {&g, &y, &obs_noise_cov})
     check_apart("out", out, "g, y or noise", *in);
   options.taper = taper_of(taper, out, from.is_f64, from.columns, n_obs);
+  options.obs_taper = optional("obs_localization", obs_taper, n_obs, n_obs == 0 ? kAny : n_obs);
   EnsembleReport report;
   {
     const py::gil_scoped_release release;
@@ -212,7 +214,8 @@ void bind_ensemble(py::module_& m) {
   m.def("ensemble_update", &bound_update, py::arg("theta"), py::arg("out"), py::arg("g"),
         py::arg("y"), py::arg("obs_noise_cov"), py::arg("method") = "eki", py::arg("dt") = 1.0,
         py::arg("seed") = 0, py::arg("iteration") = 0, py::arg("localization") = "none",
-        py::arg("taper") = py::none(), py::arg("form") = "auto", py::arg("n_threads") = 0,
+        py::arg("taper") = py::none(), py::arg("obs_taper") = py::none(), py::arg("form") = "auto",
+        py::arg("n_threads") = 0,
         "out = theta after one update; gives the form, the effective rank and the misfits.");
 }
 

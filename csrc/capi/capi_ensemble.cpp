@@ -88,15 +88,16 @@ void transform(T* out, const T* theta, const double* matrix, std::size_t n_ens,
 
 template <class T>
 void update(T* out, double* misfit, double* rank, const T* theta, const T* g, const double* y,
-            const double* noise, std::size_t n_noise, const T* taper, std::size_t n_ens,
-            std::size_t n_params, std::size_t n_obs, const bpfree_ensemble* options,
-            int n_threads) {
+            const double* noise, std::size_t n_noise, const T* taper, const double* obs_taper,
+            std::size_t n_ens, std::size_t n_params, std::size_t n_obs,
+            const bpfree_ensemble* options, int n_threads) {
   const UpdateOptions chosen{
       .method = method_of(options),
       .dt = options->dt,
       .form = enumerator<EnsembleForm>("form", options->form, BPFREE_FORM_DATA),
       .localization = localization_of(options->localization),
-      .taper = taper};
+      .taper = taper,
+      .obs_taper = obs_taper};
   const EnsembleOutputs outputs{.g = rows("g", g, n_ens, n_obs),
                                 .y = pointer("y", y, n_obs),
                                 .noise = noise_of(noise, n_noise, n_obs),
@@ -186,23 +187,23 @@ bpfree_status bpfree_ensemble_transform_bf16(float* out, const float* theta,
 bpfree_status bpfree_ensemble_update_f32(float* out, double* misfit, double* effective_rank,
                                          const float* theta, const float* g, const double* y,
                                          const double* obs_noise_cov, size_t n_noise,
-                                         const float* taper, size_t n_ens, size_t n_params,
-                                         size_t n_obs, const bpfree_ensemble* options,
-                                         int n_threads) {
+                                         const float* taper, const double* obs_taper, size_t n_ens,
+                                         size_t n_params, size_t n_obs,
+                                         const bpfree_ensemble* options, int n_threads) {
   return safe_call([&] {
-    update(out, misfit, effective_rank, theta, g, y, obs_noise_cov, n_noise, taper, n_ens, n_params,
-           n_obs, options, n_threads);
+    update(out, misfit, effective_rank, theta, g, y, obs_noise_cov, n_noise, taper, obs_taper,
+           n_ens, n_params, n_obs, options, n_threads);
   });
 }
 
 bpfree_status bpfree_ensemble_update_f64(double* out, double* misfit, double* effective_rank,
                                          const double* theta, const double* g, const double* y,
                                          const double* obs_noise_cov, size_t n_noise,
-                                         const double* taper, size_t n_ens, size_t n_params,
-                                         size_t n_obs, const bpfree_ensemble* options,
-                                         int n_threads) {
+                                         const double* taper, const double* obs_taper, size_t n_ens,
+                                         size_t n_params, size_t n_obs,
+                                         const bpfree_ensemble* options, int n_threads) {
   return safe_call([&] {
-    update(out, misfit, effective_rank, theta, g, y, obs_noise_cov, n_noise, taper, n_ens, n_params,
-           n_obs, options, n_threads);
+    update(out, misfit, effective_rank, theta, g, y, obs_noise_cov, n_noise, taper, obs_taper,
+           n_ens, n_params, n_obs, options, n_threads);
   });
 }

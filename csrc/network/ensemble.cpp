@@ -91,6 +91,19 @@ void check_dt(double dt) {
     fail("dt is " + std::to_string(dt) + ", expected a finite number above 0");
 }
 
+void check_symmetric(const char* name, const double* matrix, std::size_t n) {
+  constexpr double kAsymmetry = 1e-6;
+  for (std::size_t i = 0; i < n; ++i)
+    for (std::size_t j = 0; j <= i; ++j) {
+      const double a = matrix[i * n + j], b = matrix[j * n + i];
+      if (!std::isfinite(a) || !std::isfinite(b) ||
+          std::abs(a - b) > kAsymmetry * (std::abs(a) + std::abs(b)))
+        fail(std::string(name) + "[" + std::to_string(i) + ", " + std::to_string(j) + "] is " +
+             std::to_string(a) + " and its mirror image " + std::to_string(b) +
+             ", expected a symmetric matrix");
+    }
+}
+
 EnsembleMoments ensemble_moments(const EnsembleOutputs& outputs, int n_threads) {
   Observations observations(outputs, false, false, n_threads);
   const std::size_t n = observations.n_ens(), size = checked_product(n, n);

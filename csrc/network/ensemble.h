@@ -100,4 +100,7 @@ void ensemble_mean_weights(double* weights, const EnsembleMoments& moments, doub
 void check_dt(double dt);
 [[noreturn]] void fail_indefinite(double dt);
 
+// Of [n, n]: finite, and its own mirror image to a millionth.
+void check_symmetric(const char* name, const double* matrix, std::size_t n);
+
 }  // namespace bpfree

@@ -53,16 +53,27 @@ Buffer<double> residuals(const ObservationRows& rows, const UpdateOptions& optio
   return r;
 }
 
-// a <- 1 + dt a and its factor; gives what effective_rank() gives.
-double factor(const Buffer<double>& a, std::size_t n, double dt, int n_threads) {
+// What effective_rank() gives.
+double rank_of(const Buffer<double>& a, std::size_t n) {
   double trace = 0, squares = 0;
   for (std::size_t i = 0; i < n; ++i) trace += a[i * n + i];
   for (std::size_t i = 0; trace > 0 && i < n * n; ++i) squares += (a[i] / trace) * (a[i] / trace);
-  for (double& value : a) value *= dt;
-  for (std::size_t i = 0; i < n; ++i) a[i * n + i] += 1;
-  const double floor = linalg::rounding_of_pivots(constant(square(a, n)));
-  if (linalg::cholesky(square(a, n), floor, n_threads) < n) fail_indefinite(dt);
   return trace > 0 ? 1 / squares : 0;
+}
+
+bool factor(const Buffer<double>& a, std::size_t n, int n_threads) {
+  const double floor = linalg::rounding_of_pivots(constant(square(a, n)));
+  return linalg::cholesky(square(a, n), floor, n_threads) == n;
+}
+
+// y y^T [n_obs, n_obs] or y^T y [n_ens, n_ens].
+Buffer<double> gram(MatrixView<double> y, std::size_t n_ens, bool of_outputs, int n_threads) {
+  const std::size_t size = of_outputs ? y.rows : n_ens;
+  const product::Matrix matrix{y.data, y.rows, n_ens, y.stride};
+  auto a = Buffer<double>::uninitialized(checked_product(size, size));
+  product::product(a.data(), size, matrix, !of_outputs, matrix, of_outputs, Dtype::f64, false,
+                   n_threads);
+  return a;
 }
 
 // r <- (1 + dt Y^T Y)^-1 r, with the smaller of the two matrices that this can be done with.
@@ -72,9 +83,11 @@ double solve(const Buffer<double>& r, const ObservationRows& rows, double dt, in
   const product::Matrix y{rows.whitened.data, n_obs, n, rows.whitened.stride};
   const bool small = n_obs <= n;
   const std::size_t size = small ? n_obs : n;
-  const auto a = Buffer<double>::uninitialized(checked_product(size, size));
-  product::product(a.data(), size, y, !small, y, small, Dtype::f64, false, n_threads);
-  const double rank = factor(a, size, dt, n_threads);
+  const Buffer<double> a = gram(rows.whitened, n, small, n_threads);
+  const double rank = rank_of(a, size);
+  for (double& value : a) value *= dt;
+  for (std::size_t i = 0; i < size; ++i) a[i * size + i] += 1;
+  if (!factor(a, size, n_threads)) fail_indefinite(dt);
   const auto lower = constant(square(a, size));
   if (small) {
     linalg::solve_lower(residual, lower, n_threads);
@@ -91,6 +104,74 @@ double solve(const Buffer<double>& r, const ObservationRows& rows, double dt, in
   return rank;
 }
 
+// The lower half of covariances of outputs, each times what localisation makes of it.
+void shrink_outputs(const Buffer<double>& a, std::size_t n, const UpdateOptions& options) {
+  const bool by_taper = options.localization == product::Localization::taper;
+  if (by_taper && options.obs_taper == nullptr) return;
+  std::vector<double> inverse(n);
+  for (std::size_t i = 0; i < n; ++i) {
+    const double variance = a[i * n + i];
+    inverse[i] = variance > 0 ? 1 / std::sqrt(variance) : 0;
+  }
+  for (std::size_t i = 0; i < n; ++i)
+    for (std::size_t j = 0; j < i + (by_taper ? 1 : 0); ++j) {
+      const double r = a[i * n + j] * inverse[i] * inverse[j];
+      a[i * n + j] *= by_taper ? options.obs_taper[i * n + j] : r * r;
+    }
+}
+
+// Outputs and residuals as localisation wants them: y [n_obs, n_ens] with a noise of variance 1 each.
+struct Localised {
+  MatrixView<double> y;
+  double rank = 0;
+};
+
+// r <- (dt shrunk(C_gg) + Gamma)^-1 r, all in deviations of each output's noise. Shrinking looks at single outputs: where Gamma
+// is a matrix, its factor is not in them.
+Localised solve_localised(Buffer<double>& r, const ObservationRows& rows,
+                          const Observations& observations, const EnsembleOutputs& outputs,
+                          const UpdateOptions& options, int n_threads) {
+  const std::size_t n = rows.whitened.columns - 1, n_obs = rows.count;
+  const bool matrix = outputs.noise.is_matrix;
+  Localised found{matrix ? rows.plain : rows.whitened};
+  std::vector<double> scale(n_obs, 1.0);
+  if (matrix) {
+    found.rank = n < n_obs ? rank_of(gram(rows.whitened, n, false, n_threads), n)
+                           : rank_of(gram(rows.whitened, n, true, n_threads), n_obs);
+    const auto lower = observations.factor();
+    const Buffer<double> dense(checked_product(n_obs, n_obs));
+    for (std::size_t m = 0; m < n_obs; ++m) {
+      scale[m] = 1 / std::sqrt(outputs.noise.values[m * n_obs + m]);
+      for (std::size_t i = 0; i <= m; ++i) dense[m * n_obs + i] = scale[m] * lower(m, i);
+      for (std::size_t j = 0; j < n; ++j) found.y(m, j) *= scale[m];
+    }
+    auto plain = Buffer<double>::uninitialized(r.size());
+    product::product(plain.data(), n, {dense.data(), n_obs, n_obs, n_obs}, false,
+                     {r.data(), n_obs, n, n}, false, Dtype::f64, false, n_threads);
+    r = std::move(plain);
+  }
+  const Buffer<double> a = gram(found.y, n, true, n_threads);
+  if (!matrix) found.rank = rank_of(a, n_obs);
+  shrink_outputs(a, n_obs, options);
+  for (std::size_t i = 0; i < n_obs; ++i)
+    for (std::size_t j = 0; j <= i; ++j) {
+      const double noise = matrix   ? outputs.noise.values[i * n_obs + j] * scale[i] * scale[j]
+                           : i == j ? 1
+                                    : 0;
+      a[i * n_obs + j] = options.dt * a[i * n_obs + j] + noise;
+    }
+  if (!factor(a, n_obs, n_threads)) {
+    if (options.obs_taper == nullptr) fail_indefinite(options.dt);
+    fail(
+        "the outputs' tapered covariance times dt and their noise have no positive definite sum, "
+        "expected a taper of outputs that is positive semidefinite, or a larger noise");
+  }
+  const MatrixView<double> residual{r.data(), n_obs, n, n};
+  linalg::solve_lower(residual, constant(square(a, n_obs)), n_threads);
+  linalg::solve_lower_transposed(residual, constant(square(a, n_obs)), n_threads);
+  return found;
+}
+
 EnsembleReport update_by_data(const Members& out, const Members& theta,
                               const EnsembleOutputs& outputs, const UpdateOptions& options,
                               int n_threads) {
@@ -103,15 +184,17 @@ EnsembleReport update_by_data(const Members& out, const Members& theta,
   ObservationSums sums(n, true);
   sums.add(rows, n_threads);
   report.misfit = std::move(sums.misfit());
-  const Buffer<double> z = residuals(rows, options);
-  report.effective_rank = solve(z, rows, options.dt, n_threads);
-  // Parameters are near outputs, not near what a factor of the noise makes of them.
-  const bool plain = rows.plain.data != nullptr;
-  if (plain)
-    linalg::solve_lower_transposed({z.data(), n_obs, n, n}, observations.factor(), n_threads);
+  Buffer<double> z = residuals(rows, options);
+  MatrixView<double> y = rows.whitened;
+  if (localised) {
+    const Localised found = solve_localised(z, rows, observations, outputs, options, n_threads);
+    y = found.y;
+    report.effective_rank = found.rank;
+  } else {
+    report.effective_rank = solve(z, rows, options.dt, n_threads);
+  }
   const double step = options.dt / std::sqrt(static_cast<double>(n - 1));
   for (double& value : z) value *= step;
-  const MatrixView<double>& y = plain ? rows.plain : rows.whitened;
   EnsembleStrips::Shrinking shrinking{options.localization, options.taper, {}};
   for (std::size_t m = 0; localised && m < n_obs; ++m) {
     double sum = 0;
@@ -143,8 +226,17 @@ void check_update(const Members& theta, const EnsembleOutputs& outputs,
     fail(
         "form is ensemble, expected data or auto with localization: a shrunk covariance is no "
         "product with anomalies");
-  if (options.localization == product::Localization::taper && options.taper == nullptr)
-    fail("the taper is a null pointer");
+  const bool tapered = options.localization == product::Localization::taper;
+  if (tapered && options.taper == nullptr) fail("the taper is a null pointer");
+  const std::size_t n_obs = outputs.g.columns;
+  if (options.obs_taper != nullptr && !tapered)
+    fail("a taper of outputs was given without one of parameters and outputs, expected both");
+  if (tapered && options.obs_taper == nullptr && n_obs >= theta.rows)
+    fail("there are " + std::to_string(n_obs) + " outputs of " + std::to_string(theta.rows) +
+         " members and no taper of outputs, expected one (obs_localization) where outputs are not "
+         "fewer than members: a step with their whole covariance would diverge");
+  if (options.obs_taper != nullptr)
+    check_symmetric("the taper of outputs", options.obs_taper, n_obs);
   if (options.localization == product::Localization::sec_fisher && theta.rows < 4)
     fail("theta has " + std::to_string(theta.rows) +
          " members, expected at least 4 for localization 'sec_fisher'");

@@ -25,7 +25,8 @@ struct UpdateOptions {
   double dt = 1;
   EnsembleForm form = EnsembleForm::automatic;
   product::Localization localization = product::Localization::none;
-  const void* taper = nullptr;  // [n_params, n_obs] of the members' type
+  const void* taper = nullptr;        // [n_params, n_obs] of the members' type
+  const double* obs_taper = nullptr;  // [n_obs, n_obs], symmetric: of outputs among themselves
 };
 
 // out_j = theta_j + sum_k transform[j, k] (theta_k - mean), where out may be theta itself. With bf16 the members are float32,
@@ -41,9 +42,12 @@ void ensemble_transform(const Members& out, const Members& theta, const double* 
 //   ensemble form  the transform of ensemble_weights()
 //   data form      sum_m (sum_k A_k Y_k,m) z_m,j with z = dt / sqrt(J - 1) (1 + dt Y^T Y)^-1 r: where observations are fewer than
 //                  half the members. Not for etki.
-//   localised      the data form with the covariance of each parameter and output shrunk, tile by tile (product/ensemble.h)
-// Cost:   data form 4 n_params n_obs n_ens flops and n_obs^2 (2 n_ens + n_obs / 3); localised the same, but with more
-//         observations than members the n_obs x n_obs matrix is replaced by one of the members (Woodbury).
+//   localised      the data form with the covariance of each parameter and output shrunk, tile by tile (product/ensemble.h), and
+//                  that of outputs among themselves too, or the step would diverge where directions of the noise are many: by
+//                  obs_taper; with sec and sec_fisher by r^2, which leaves it positive semidefinite (Schur) as |r| would not.
+//                  A taper without obs_taper leaves it whole, and is refused unless outputs are fewer than members.
+// Cost:   data form 4 n_params n_obs n_ens flops and n_obs^2 (2 n_ens + n_obs / 3); with more observations than members the
+//         n_obs x n_obs matrix is replaced by one of the members (Woodbury), but not where it is localised.
 // Result: same bits for any number of threads. Throws before out is touched.
 EnsembleReport ensemble_update(const Members& out, const Members& theta,
                                const EnsembleOutputs& outputs, const UpdateOptions& options,

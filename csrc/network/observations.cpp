@@ -18,7 +18,6 @@ constexpr std::size_t kTile = 32;                            // observations of 
 constexpr std::size_t kChunkDoubles = std::size_t{1} << 16;  // of one array of a stretch
 constexpr std::size_t kMinChunk = 256;  // observations: fewer would read the Gram matrix too often
 constexpr double kElementCost = 30;     // flops that a core does in the time of one
-constexpr double kAsymmetry = 1e-6;
 
 template <class T>
 const T* row(const EnsembleRows& rows, std::size_t i) {
@@ -108,15 +107,7 @@ void Observations::check() const {
 
 void Observations::factor_noise() {
   const double* cov = outputs_.noise.values;
-  for (std::size_t i = 0; i < n_obs_; ++i)
-    for (std::size_t j = 0; j <= i; ++j) {
-      const double a = cov[i * n_obs_ + j], b = cov[j * n_obs_ + i];
-      if (!std::isfinite(a) || !std::isfinite(b) ||
-          std::abs(a - b) > kAsymmetry * (std::abs(a) + std::abs(b)))
-        fail("obs_noise_cov[" + std::to_string(i) + ", " + std::to_string(j) + "] is " +
-             std::to_string(a) + " and its mirror image " + std::to_string(b) +
-             ", expected a symmetric matrix");
-    }
+  check_symmetric("obs_noise_cov", cov, n_obs_);
   factor_ = Buffer<double>::uninitialized(checked_product(n_obs_, n_obs_));
   std::copy_n(cov, n_obs_ * n_obs_, factor_.data());
   const std::size_t pivot =

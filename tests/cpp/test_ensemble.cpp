@@ -70,7 +70,7 @@ void updates(std::size_t n, std::size_t n_params, std::size_t n_obs) {
                             y = doubles(numbers.floats(n_obs));
   std::vector<double> noise(n_obs * n_obs), variances(n_obs, 0.5);
   for (std::size_t i = 0; i < n_obs; ++i) noise[i * n_obs + i] = 0.5;
-  const std::vector<double> taper(n_params * n_obs, 1.0);
+  const std::vector<double> taper(n_params * n_obs, 1.0), obs_taper(n_obs * n_obs, 1.0);
   std::vector<double> first, misfit(n);
   for (int method = BPFREE_EKI; method <= BPFREE_DENKF; ++method) {
     first.clear();
@@ -91,12 +91,12 @@ void updates(std::size_t n, std::size_t n_params, std::size_t n_obs) {
             continue;
           std::vector<double> out = theta;
           double rank = 0;
-          check(
-              bpfree_ensemble_update_f64(
-                  out.data(), misfit.data(), &rank, out.data(), g.data(), y.data(),
-                  n_noise == n_obs * n_obs ? noise.data() : variances.data(), n_noise,
-                  localised ? taper.data() : nullptr, n, n_params, n_obs, &options, 3) == BPFREE_OK,
-              bpfree_last_error());
+          check(bpfree_ensemble_update_f64(
+                    out.data(), misfit.data(), &rank, out.data(), g.data(), y.data(),
+                    n_noise == n_obs * n_obs ? noise.data() : variances.data(), n_noise,
+                    localised ? taper.data() : nullptr, localised ? obs_taper.data() : nullptr, n,
+                    n_params, n_obs, &options, 3) == BPFREE_OK,
+                bpfree_last_error());
           if (first.empty()) first = out;
           for (std::size_t i = 0; i < out.size(); ++i)
             check(near(out[i], first[i], 1e-10), "the forms agree");
@@ -104,7 +104,7 @@ void updates(std::size_t n, std::size_t n_params, std::size_t n_obs) {
           std::vector<float> narrow(members.size());
           check(bpfree_ensemble_update_f32(narrow.data(), nullptr, nullptr, members.data(),
                                            outputs.data(), y.data(), variances.data(), n_obs,
-                                           nullptr, n, n_params, n_obs, &options,
+                                           nullptr, nullptr, n, n_params, n_obs, &options,
                                            2) == (localised ? BPFREE_INVALID_ARGUMENT : BPFREE_OK),
                 "float32");
           for (std::size_t i = 0; !localised && i < narrow.size(); ++i)

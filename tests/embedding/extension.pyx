@@ -194,7 +194,7 @@ def ensemble(
         options.localization = kernels.LOCALIZATION_SEC
         check(kernels.ensemble_update_f64(
             &theta[0, 0], &misfit[0], &rank, &theta[0, 0], &g[0, 0], &y[0], &noise[0, 0],
-            n_obs * n_obs, NULL, n_ens, n_params, n_obs, &options, 0))
+            n_obs * n_obs, NULL, NULL, n_ens, n_params, n_obs, &options, 0))
     return rank
 
 

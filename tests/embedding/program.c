@@ -71,7 +71,7 @@ static void refusals(void) {
   printf("error %s\n", bpfree_last_error());
   check(bpfree_ensemble_init(&ensemble, BPFREE_EKI));
   ensemble.dt = -4;
-  printf("status %d\n", (int)bpfree_ensemble_update_f32(two, NULL, NULL, two, two, deviation, deviation, 1, NULL, 2, 1, 1,
+  printf("status %d\n", (int)bpfree_ensemble_update_f32(two, NULL, NULL, two, two, deviation, deviation, 1, NULL, NULL, 2, 1, 1,
                                                         &ensemble, 0));
   printf("error %s\n", bpfree_last_error());
   printf("unchanged %g %g\n", two[0], two[1]);
@@ -223,8 +223,8 @@ int main(void) {
   ensemble.dt = 0.5;
   ensemble.seed = 9;
   ensemble.iteration = 2;
-  check(bpfree_ensemble_update_f32(ensemble_x, misfit, &rank, x, e, utilities, &variance, 1, NULL, kBatch, kIn,
-                                   kOutputs, &ensemble, 0));
+  check(bpfree_ensemble_update_f32(ensemble_x, misfit, &rank, x, e, utilities, &variance, 1, NULL, NULL, kBatch,
+                                   kIn, kOutputs, &ensemble, 0));
   print("ensemble", ensemble_x, sizeof ensemble_x);
   print("misfit", misfit, sizeof misfit);
   print("rank", &rank, sizeof rank);

@@ -186,6 +186,24 @@ def test_a_step_may_have_other_observations(noise, localization):
     assert np.array_equal(kalman.ensemble, again.ensemble)
 
 
+def test_a_step_may_have_another_taper():
+    near = np.exp(-np.abs(np.subtract.outer(np.arange(N_OBS), np.arange(N_OBS))) / 3)
+    taper = np.linspace(0, 1, N_PARAMS * N_OBS).reshape(N_PARAMS, N_OBS)
+    kalman = make(method="denkf")
+    kalman.tell(forward(MEMBERS), Y, localization=taper, obs_localization=near)
+    other = make(method="denkf", localization=taper, obs_localization=near)
+    other.tell(forward(MEMBERS), Y)
+    same(kalman, other)
+    again = make(method="denkf", localization=taper, obs_localization=np.eye(N_OBS))
+    again.tell(forward(MEMBERS), Y, obs_localization=near)
+    assert np.array_equal(kalman.ensemble, again.ensemble)
+    third = pickle.loads(pickle.dumps(other))
+    g = forward(other.ask())
+    other.tell(g, Y)
+    third.tell(g, Y)
+    same(other, third)
+
+
 def test_the_rank_limit_and_what_leaves_it():
     """12 members know 11 directions of 30; 25 observations want more."""
     B = draw(25, N_PARAMS, seed=5)

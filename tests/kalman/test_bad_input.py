@@ -93,6 +93,22 @@ MEMBERS = np.random.default_rng(0).normal(size=(5, 3))
             ValueError,
             "localization must be finite, got NaN or infinity in row 0",
         ),
+        (
+            {"localization": np.ones((3, 5))},
+            ValueError,
+            "localization has 5 outputs of 5 members, expected obs_localization",
+        ),
+        ({"obs_localization": np.eye(2)}, ValueError, "obs_localization is for a taper"),
+        (
+            {"localization": np.ones((3, 2)), "obs_localization": np.eye(3)},
+            ValueError,
+            r"obs_localization has shape \(3, 3\), expected \(2, 2\)",
+        ),
+        (
+            {"localization": np.ones((3, 2)), "obs_localization": [[1, 0.5], [0, 1]]},
+            ValueError,
+            "obs_localization must be symmetric",
+        ),
         ({"localization": "sec", "method": "etki"}, ValueError, "'etki' cannot be localised"),
         (
             {"localization": "sec_fisher", "ensemble": MEMBERS[:3]},
@@ -161,6 +177,8 @@ def test_tell(g, y, error, text, options):
         ({"localization": np.ones((3, 4))}, "localization"),
         ({"localization": np.full((3, 2), np.nan)}, "localization must be finite"),
         ({"localization": "sec"}, "'etki' cannot be localised"),
+        ({"obs_localization": np.eye(2)}, "obs_localization is for a taper"),
+        ({"localization": np.ones((3, 5))}, "5 outputs of 5 members, expected obs_localization"),
     ],
 )
 def test_other_observations(keywords, text):

@@ -51,6 +51,37 @@ def test_analysis_error(method, n_ens, inflation, limit):
     assert 0.5 < report.spread / np.mean(errors[200:]) < 2
 
 
+def tapers(reach):
+    """Of Gaspari & Cohn 1999, eq. 4.10: 0 from twice the reach."""
+    at = np.arange(40)
+    distance = np.abs(at[:, None] - at)
+    z = np.minimum(distance, 40 - distance) / reach
+    near = -(z**5) / 4 + z**4 / 2 + 5 / 8 * z**3 - 5 / 3 * z**2 + 1
+    with np.errstate(divide="ignore"):
+        far = z**5 / 12 - z**4 / 2 + 5 / 8 * z**3 + 5 / 3 * z**2 - 5 * z + 4 - 2 / 3 / z
+    return np.where(z <= 1, near, np.where(z < 2, far, 0))
+
+
+@pytest.mark.parametrize(
+    ("method", "n_ens", "inflation", "limit"),
+    [("denkf", 10, 1.05, 0.35), ("enkf", 15, 1.06, 0.35), ("denkf", 24, 1.03, 0.25)],
+)
+def test_fewer_members_than_observations(method, n_ens, inflation, limit):
+    truth, members, rng = start(n_ens)
+    near = tapers(7.0)
+    kalman = bf.EnsembleKalman(
+        members, 1.0, method=method, inflation=inflation, localization=near, obs_localization=near,
+        random_state=0, n_threads=1,
+    )  # fmt: skip
+    errors = []
+    for _ in range(800):
+        truth = forecast(truth)
+        kalman.ensemble = forecast(kalman.ensemble)
+        kalman.tell(kalman.ensemble, truth + rng.normal(size=40))
+        errors.append(np.sqrt(np.mean((kalman.mean - truth) ** 2)))
+    assert np.mean(errors[200:]) < limit
+
+
 def test_the_root_filter_is_the_textbooks():
     truth, members, rng = start(24)
     kalman = bf.EnsembleKalman(members, 1.0, method="etki", inflation=1.02)

@@ -41,6 +41,12 @@ def noises(n_obs):
     }
 
 
+def taper_of_outputs(n_obs):
+    """Positive definite, of far outputs nearly 0."""
+    at = np.arange(n_obs)
+    return np.exp(-np.abs(at[:, None] - at) / 4)
+
+
 def close(out, expected, theta, limit):
     """Within `limit` of the largest change, and a rounding of the members themselves."""
     u = U[str(out.dtype)]
@@ -228,6 +234,7 @@ def test_threads_and_place_change_no_bit(shape, method, localization, dtype):
     keywords = {"method": method, "random_state": 3, "localization": localization}
     if localization == "taper":
         keywords["localization"] = np.abs(draw(shape[1], shape[2], dtype=dtype))
+        keywords["obs_localization"] = taper_of_outputs(shape[2])
     one = kernels.ensemble_update(theta, g, y, 0.5, n_threads=1, **keywords)
     for n_threads in (2, 3):
         again = kernels.ensemble_update(theta, g, y, 0.5, n_threads=n_threads, **keywords)
@@ -244,11 +251,16 @@ def test_threads_and_place_change_no_bit(shape, method, localization, dtype):
 def test_localised_oracle(shape, localization, noise, dtype):
     theta, g, y = problem(*shape, dtype)
     theta[:, 0], g[:, 0] = 1, 2  # without a correlation
+    own = None
     if localization == "taper":
         localization = np.random.default_rng(0).uniform(size=shape[1:]).astype(dtype)
+        own = None if shape[2] == 3 else taper_of_outputs(shape[2])
     covariance = noises(shape[2])[noise]
+    gamma = oracle.noise_matrix(covariance, shape[2])
+    spread = np.linalg.solve(gamma, oracle.covariance(*2 * (g.astype(np.float64),)))
     for method in ("eki", "enkf", "denkf"):
         keywords = {"method": method, "dt": 0.7, "localization": localization}
+        keywords["obs_localization"] = own
         out, report = kernels.ensemble_update(
             theta, g, y, covariance, random_state=4, return_report=True, **keywords
         )
@@ -256,6 +268,38 @@ def test_localised_oracle(shape, localization, noise, dtype):
         exact = 3e-6 if method == "enkf" else 1e-9
         close(out, expected, theta, exact if dtype == np.float64 else 5e-5)
         assert report.form == "data"
+        rank = np.trace(spread) ** 2 / np.trace(spread @ spread)
+        np.testing.assert_allclose(report.effective_rank, rank, rtol=1e-6)
+
+
+@pytest.mark.parametrize("noise", [0.1, 0.03])
+@pytest.mark.parametrize("localization", ["sec", "sec_fisher", "taper", "taper in units"])
+def test_a_field_observed_in_full(localization, noise):
+    """More outputs than members and little noise: a whole covariance of outputs
+    leaves errors of 50 to 900.
+
+    Units that differ from one output to the next, under a noise that is a matrix, change nothing.
+    """
+    n, rng = 200, np.random.default_rng(0)
+    at = np.arange(n)
+    distance = np.abs(at[:, None] - at)
+    distance = np.minimum(distance, n - distance)
+    root = np.linalg.cholesky(np.exp(-((distance / 8) ** 2) / 2) + 1e-6 * np.eye(n))
+    theta, truth = rng.normal(size=(20, n)) @ root.T, root @ rng.normal(size=n)
+    y, near = truth + noise * rng.normal(size=n), np.exp(-((distance / 10) ** 2) / 2)
+    how = {"localization": localization}
+    if localization != "sec" and localization != "sec_fisher":
+        how = {"localization": near, "obs_localization": near}
+    g, cov = theta, noise**2
+    if localization == "taper in units":
+        units = 10.0 ** rng.integers(-4, 5, n)
+        g, y, cov = theta * units, y * units, np.diag((noise * units) ** 2)
+    out = kernels.ensemble_update(theta, g, y, cov, method="denkf", **how)
+    error = np.sqrt(np.mean((out.mean(0) - truth) ** 2))
+    before = np.sqrt(np.mean((theta.mean(0) - truth) ** 2))
+    limits = {"sec": before, "sec_fisher": 3 * before}
+    assert error < limits.get(localization, 2 * noise)
+    assert out.std(0).max() < 1.5 * theta.std(0).max()
 
 
 def test_a_taper_of_ones_changes_nothing():
@@ -364,8 +408,10 @@ for dtype in ("float32", "float64"):
     for method in ("eki", "enkf", "etki", "denkf"):
         found[dtype + method] = bf.kernels.ensemble_update(
             theta, g, y, 0.3, method=method, random_state=1)
-    for name, how in (("sec", "sec"), ("fisher", "sec_fisher"), ("taper", taper)):
-        found[dtype + name] = bf.kernels.ensemble_update(theta, g, y, 0.3, localization=how)
+    for name, how, own in (
+        ("sec", "sec", None), ("fisher", "sec_fisher", None), ("taper", taper, inputs["own"])):
+        found[dtype + name] = bf.kernels.ensemble_update(
+            theta, g, y, 0.3, localization=how, obs_localization=own)
 T = np.linspace(-1, 1, 23 * 23).reshape(23, 23) / 23
 found["float32bf16"] = bf.kernels.ensemble_transform(
     inputs["theta"].astype(np.float32), T, dtype="bfloat16")
@@ -376,7 +422,7 @@ np.savez(sys.argv[2], **found)
 def test_every_isa(tmp_path):
     theta, g, y = problem(23, 77, 45)
     taper = np.random.default_rng(0).uniform(size=(77, 45))
-    np.savez(tmp_path / "in.npz", theta=theta, g=g, y=y, taper=taper)
+    np.savez(tmp_path / "in.npz", theta=theta, g=g, y=y, taper=taper, own=taper_of_outputs(45))
     found = {}
     for isa in core.available_isas():
         found[isa] = arrays_under(isa, ISA_SCRIPT, tmp_path)
@@ -445,6 +491,15 @@ def refusals():
     yield "'gc'", good, {"localization": "gc"}
     yield r"shape \(4, 5\)", good, {"localization": np.ones((4, 5))}
     yield "float32", good, {"localization": np.ones((5, 4), np.float32)}
+    ones, own = np.ones((5, 4)), np.ones((4, 4))
+    yield "4 outputs of 4 members", (theta[:4], g[:4], y, 0.5), {"localization": ones}
+    yield "expected both", good, {"obs_localization": own}
+    yield "expected both", good, {"localization": "sec", "obs_localization": own}
+    yield r"shape \(5, 4\)", good, {"localization": ones, "obs_localization": ones}
+    skewed = {"localization": ones, "obs_localization": own + np.diag([1.0, 0, 0], 1)}
+    yield r"the taper of outputs\[1, 0\] is 1.0", good, skewed
+    yield r"mirror image nan", good, {"localization": ones, "obs_localization": own * np.nan}
+    yield "positive semidefinite", good, {"localization": ones, "obs_localization": -9 * own}
     yield "at least 4", (theta[:3], g[:3], y, 0.5), {"localization": "sec_fisher"}
     yield "-1", good, {"iteration": -1}
     yield "out is", good, {"out": np.zeros((6, 4))}

@@ -38,13 +38,33 @@ def shrink(c, r, localization, n_ens):
     return c * Q**2 / (1 + Q**2)
 
 
-def update(theta, g, y, noise, method="eki", dt=1.0, seed=0, iteration=0, localization=None):
+def shrink_outputs(s, localization, obs_localization):
+    if not isinstance(localization, str):
+        return s if obs_localization is None else s * obs_localization
+    deviations = np.sqrt(np.outer(np.diag(s), np.diag(s)))
+    return s * np.divide(s, deviations, where=deviations > 0, out=s * 0) ** 2
+
+
+def update(
+    theta,
+    g,
+    y,
+    noise,
+    method="eki",
+    dt=1.0,
+    seed=0,
+    iteration=0,
+    localization=None,
+    obs_localization=None,
+):
     n = len(theta)
     theta, g, gamma = theta.astype(np.float64), g.astype(np.float64), noise_matrix(noise, len(y))
-    c, s = covariance(theta, g), covariance(g, g) + gamma / dt
+    c, s = covariance(theta, g), covariance(g, g)
     if localization is not None:
         deviations = np.outer(theta.std(0, ddof=1), g.std(0, ddof=1))
         c = shrink(c, np.divide(c, deviations, where=deviations > 0, out=c * 0), localization, n)
+        s = shrink_outputs(s, localization, obs_localization)
+    s += gamma / dt
     gain = np.linalg.solve(s, c.T)  # transposed
     mean, anomalies = theta.mean(0), theta - theta.mean(0)
     if method == "etki":

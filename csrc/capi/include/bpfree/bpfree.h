@@ -432,19 +432,21 @@ bpfree_status bpfree_ensemble_transform_bf16(float* out, const float* theta,
 
 // out [n_ens, n_params]: the members after one update; out may be theta itself. Nothing of n_params x n_obs is stored.
 //   misfit, effective_rank  as above
-//   taper  [n_params, n_obs] for BPFREE_LOCALIZATION_TAPER, else null
+//   taper      [n_params, n_obs] for BPFREE_LOCALIZATION_TAPER, else null
+//   obs_taper  [n_obs, n_obs] beside taper: symmetric, for the covariances of outputs among themselves. null leaves them whole,
+//              which is for n_obs below n_ens only. With the other localisations they are multiplied with r^2
 bpfree_status bpfree_ensemble_update_f32(float* out, double* misfit, double* effective_rank,
                                          const float* theta, const float* g, const double* y,
                                          const double* obs_noise_cov, size_t n_noise,
-                                         const float* taper, size_t n_ens, size_t n_params,
-                                         size_t n_obs, const bpfree_ensemble* options,
-                                         int n_threads);
+                                         const float* taper, const double* obs_taper, size_t n_ens,
+                                         size_t n_params, size_t n_obs,
+                                         const bpfree_ensemble* options, int n_threads);
 bpfree_status bpfree_ensemble_update_f64(double* out, double* misfit, double* effective_rank,
                                          const double* theta, const double* g, const double* y,
                                          const double* obs_noise_cov, size_t n_noise,
-                                         const double* taper, size_t n_ens, size_t n_params,
-                                         size_t n_obs, const bpfree_ensemble* options,
-                                         int n_threads);
+                                         const double* taper, const double* obs_taper, size_t n_ens,
+                                         size_t n_params, size_t n_obs,
+                                         const bpfree_ensemble* options, int n_threads);
 
 #pragma GCC visibility pop
 #ifdef __cplusplus
