@@ -172,6 +172,56 @@ Localised solve_localised(Buffer<double>& r, const ObservationRows& rows,
   return found;
 }
 
+// Whether float32 is too coarse for sum_m (sum_k A_k Y_k,m) z_m,j: what Y z has no part of cancels, but for its rounding, of
+// about u |Y| |z| anomalies. The members keep less than that anyway where a step is as long.
+bool cancels(const Buffer<double>& z, MatrixView<double> y, std::size_t n, int n_threads) {
+  constexpr double kMost = 64;
+  std::vector<double> length(n), moved(n);
+  double size = 0;
+  for (std::size_t m = 0; m < y.rows; ++m)
+    for (std::size_t j = 0; j < n; ++j) {
+      size += y(m, j) * y(m, j);
+      length[j] += z[m * n + j] * z[m * n + j];
+    }
+  const auto longest = [](const std::vector<double>& squares) {
+    return std::sqrt(*std::max_element(squares.begin(), squares.end()));
+  };
+  const double lost = std::sqrt(size) * longest(length) / kMost;
+  if (lost <= 1) return false;
+  const auto t = Buffer<double>::uninitialized(checked_product(n, n));
+  product::product(t.data(), n, {y.data, y.rows, n, y.stride}, true, {z.data(), y.rows, n, n},
+                   false, Dtype::f64, false, n_threads);
+  for (std::size_t k = 0; k < n; ++k)
+    for (std::size_t j = 0; j < n; ++j) moved[j] += t[k * n + j] * t[k * n + j];
+  return lost > longest(moved);
+}
+
+// float32 members by strips of float64, some parameters at a time.
+void run_wide(const EnsembleStrips& strips, const Members& out, const Members& theta,
+              int n_threads) {
+  constexpr std::size_t kColumns = 4096;
+  const std::size_t columns = theta.columns, width = std::min(kColumns, columns);
+  const auto wide = Buffer<double>::uninitialized(checked_product(theta.rows, width));
+  const auto* from = static_cast<const float*>(theta.data);
+  auto* to = static_cast<float*>(out.data);
+  for (std::size_t begin = 0; begin < columns; begin += width) {
+    const std::size_t n = std::min(width, columns - begin);
+    const int threads = threads_for(n_threads, 4.0 * static_cast<double>(theta.rows * n));
+    const Members piece{wide.data(), theta.rows, n, true};
+    const auto widen = [&](std::size_t j, const Worker&) {
+      const float* row = from + j * columns + begin;
+      for (std::size_t i = 0; i < n; ++i) wide[j * n + i] = static_cast<double>(row[i]);
+    };
+    const auto round = [&](std::size_t j, const Worker&) {
+      float* row = to + j * columns + begin;
+      for (std::size_t i = 0; i < n; ++i) row[i] = static_cast<float>(wide[j * n + i]);
+    };
+    parallel_for(theta.rows, threads, widen);
+    strips.run(piece, piece, n_threads);
+    parallel_for(theta.rows, threads, round);
+  }
+}
+
 EnsembleReport update_by_data(const Members& out, const Members& theta,
                               const EnsembleOutputs& outputs, const UpdateOptions& options,
                               int n_threads) {
@@ -201,9 +251,14 @@ EnsembleReport update_by_data(const Members& out, const Members& theta,
     for (std::size_t j = 0; j < n; ++j) sum += y(m, j) * y(m, j);
     shrinking.inverse.push_back(sum > 0 ? 1 / std::sqrt(sum) : 0);
   }
-  const EnsembleStrips strips(theta.is_f64 ? Dtype::f64 : Dtype::f32, n, {z.data(), n, n_obs, 1, n},
-                              {y.data, n_obs, n, y.stride, 1}, shrinking, n_threads);
-  strips.run(out, theta, n_threads);
+  const bool wide = !localised && !theta.is_f64 && cancels(z, y, n, n_threads);
+  const EnsembleStrips strips(theta.is_f64 || wide ? Dtype::f64 : Dtype::f32, n,
+                              {z.data(), n, n_obs, 1, n}, {y.data, n_obs, n, y.stride, 1},
+                              shrinking, n_threads);
+  if (wide)
+    run_wide(strips, out, theta, n_threads);
+  else
+    strips.run(out, theta, n_threads);
   return report;
 }
 

@@ -41,7 +41,8 @@ void ensemble_transform(const Members& out, const Members& theta, const double* 
 // out = theta after one Kalman update; out may be theta itself. Nothing of n_params x n_obs is stored.
 //   ensemble form  the transform of ensemble_weights()
 //   data form      sum_m (sum_k A_k Y_k,m) z_m,j with z = dt / sqrt(J - 1) (1 + dt Y^T Y)^-1 r: where observations are fewer than
-//                  half the members. Not for etki.
+//                  half the members. Not for etki. float32 members take float64 strips, at twice the cost, where z is so much longer than
+//                  what it moves that rounding would show: a residual that no output's anomaly explains, over a small noise.
 //   localised      the data form with the covariance of each parameter and output shrunk, tile by tile (product/ensemble.h), and
 //                  that of outputs among themselves too, or the step would diverge where directions of the noise are many: by
 //                  obs_taper; with sec and sec_fisher by r^2, which leaves it positive semidefinite (Schur) as |r| would not.

@@ -100,6 +100,27 @@ def test_data_space_equals_ensemble_space(shape, method):
         np.testing.assert_allclose(a, b, rtol=0, atol=1e-10 * np.abs(a).max())
 
 
+@pytest.mark.parametrize("sigma", [1e-1, 1e-2, 1e-3, 1e-4])
+@pytest.mark.parametrize(("n_params", "n_obs"), [(3, 20), (19, 20), (5000, 20)])
+@pytest.mark.parametrize("method", ["eki", "enkf", "denkf"])
+def test_a_residual_that_no_member_explains(method, n_params, n_obs, sigma):
+    """An error of the model far above the noise: float32 members stay near float64's."""
+    theta, A = draw(200, n_params, dtype=np.float32), draw(n_params, n_obs, seed=1)
+    g = (theta.astype(np.float64) @ A).astype(np.float32)
+    y = g.mean(0) + draw(n_obs, seed=2, dtype=np.float32)
+    how = {"method": method, "random_state": 0}
+    exact = kernels.ensemble_update(theta.astype(np.float64), g, y, sigma**2, form="data", **how)
+    change = np.abs(exact - theta).max()
+    for form in ("auto", "data"):
+        out, report = kernels.ensemble_update(
+            theta, g, y, sigma**2, form=form, return_report=True, **how
+        )
+        assert report.form == "data"
+        assert np.abs(out - exact).max() <= 1e-5 * change
+        one = kernels.ensemble_update(theta, g, y, sigma**2, form=form, n_threads=1, **how)
+        np.testing.assert_array_equal(one, out)
+
+
 def test_auto_takes_the_cheaper_form():
     def form(*shape):
         theta, g, y = problem(*shape)
