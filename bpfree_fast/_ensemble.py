@@ -186,8 +186,9 @@ def ensemble_weights(
         Minus the derivative of the loss by g, of each member: it stands for ``R^-1 (y - g)``.
     softmax_classes : int, default=0
         With a score, the number of logits of a sample: g are logits of ``n_obs / softmax_classes``
-        samples, and the Hessian of cross-entropy at the members' mean, over the one number
-        `obs_noise_cov`, takes the place of ``R^-1`` in the outputs' Gram matrix. 0 is none.
+        samples, and the Hessian of cross-entropy at the members' mean, over the variances
+        `obs_noise_cov`, takes the place of ``R^-1`` in the outputs' Gram matrix. A sample's logits
+        share a variance. 0 is none.
     random_state : int, Generator or RandomState, default=None
         Seed of the perturbations of 'enkf' and 'esmda'; None takes one of the system's.
     iteration : int, default=0

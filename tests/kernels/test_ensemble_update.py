@@ -409,7 +409,7 @@ def test_weights_refuse():
         ("not perturbed", (g, y, 0.5), {"method": "enkf", "score": g}),
         ("softmax_classes is 2 without a score", (g, y, 0.5), {"softmax_classes": 2}),
         ("whole samples of 3", (g, None, 0.5), {"softmax_classes": 3, "score": g}),
-        ("expected one number", (g, None, np.ones(4)), {"softmax_classes": 2, "score": g}),
+        ("expected variances", (g, None, np.eye(4)), {"softmax_classes": 2, "score": g}),
         (r"score is \[6, 3\], expected \[6, 4\]", (g, None, 0.5), {"score": draw(6, 3)}),
         ("softmax_classes must be at least 0, got -1", (g, y, 0.5), {"softmax_classes": -1}),
         ("int64", (g, np.ones(4, int), 0.5), {}),
