@@ -20,14 +20,9 @@ from rows.common import Context, Row
 from rows.mnist import train_epoch
 
 EPOCHS, SEEDS = 20, (0, 1, 2)
-# Found on 10,000 held-out training rows.
-SETTINGS: dict[str, Any] = {
-    "learning_rate_init": 2e-3,
-    "weight_decay": 1.0,
-    "initializer": "he_uniform",
-    "input_scale": 3 / 255,
-    "dtype": "bfloat16",
-}
+# The estimator's defaults: nothing was chosen. On held-out rows three blocks learn a little better
+# with he_uniform and a weight decay of 1, and ten blocks worse.
+SETTINGS: dict[str, Any] = {"dtype": "bfloat16"}
 STEPS_SHOWN = 10  # of the steps of continuous time
 
 
@@ -114,9 +109,7 @@ def _start(ctx: Context, name: str, title: str) -> Result:
     elif ours.MISSING:
         result.skipped = ours.MISSING
     else:
-        said = ", ".join(f"{key} {value:.3g}" if isinstance(value, float) else f"{key} {value}"
-                         for key, value in SETTINGS.items())  # fmt: skip
-        result.notes.append(f"{said}: found on held-out training rows")
+        result.notes.append("the estimator's defaults: nothing was chosen")
     return result
 
 
