@@ -37,12 +37,13 @@ class Problem:
     def __init__(
         self, variant="dt", n=23, n_blocks=3, n_classes=5, dim=None, activation="tanh",
         dtype="float32", schedule="cosine", weighted=False, join=JOIN, n_features=19,
-        block_feedback="exact", alpha_bar=None, eta=0.7,
+        block_feedback="exact", alpha_bar=None, eta=0.7, max_snr_weight=0.0,
     ):  # fmt: skip
         rng = np.random.default_rng(3)
         self.variant, self.n_blocks, self.n_classes = variant, n_blocks, n_classes
         self.activation, self.schedule, self.eta = activation, schedule, eta
         self.block_feedback, self.join = block_feedback, join
+        self.max_snr_weight = max_snr_weight
         self.dim = dim or n_classes
         self.n_label = self.dim + (0 if variant == "dt" else TIME_FEATURES)
         self.network = core.Network.of_blocks(
@@ -80,7 +81,7 @@ class Problem:
         defaults = {
             "solver": "sgd", "momentum": 0.0, "seed": SEED, "batch_size": len(self.x),
             "variant": self.variant, "noise_schedule": self.schedule, "eta": self.eta,
-            "block_feedback": self.block_feedback,
+            "block_feedback": self.block_feedback, "max_snr_weight": self.max_snr_weight,
             "alpha_bar": list(self.alpha_bar) if self.variant == "dt" else [],
             "embedding_dim": 0 if self.one_hot else self.dim,
         }  # fmt: skip
@@ -124,7 +125,8 @@ class Problem:
         s = np.sin(np.pi * time / 2) ** 2 if self.schedule == "cosine" else time
         ds = np.pi / 2 * np.sin(np.pi * time) if self.schedule == "cosine" else 1.0
         share = oracle.CUT * s
-        weight = self.eta / 2 * oracle.CUT * ds / (1 - share) ** 2
+        slope = oracle.CUT * ds / (1 - share) ** 2
+        weight = self.eta / 2 * np.minimum(slope, self.max_snr_weight or np.inf)
         z = np.sqrt(share)[:, None] * u + np.sqrt(1 - share)[:, None] * eps
         return np.hstack([z, features]), u, weight
 

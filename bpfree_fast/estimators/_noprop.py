@@ -3,21 +3,19 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Executor
-from itertools import pairwise
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
 
 from .. import _core
 from .. import _validation as check
+from . import _apart
 from ._base import NetworkEstimator
 from ._fitted import Arrays
-from ._parameters import Settings
+from ._parameters import SCHEDULES, Settings
 from ._training import Samples
 
 VARIANTS = ("dt", "ct", "fm")
@@ -88,7 +86,12 @@ class NoPropEstimator(NetworkEstimator):
                 f"noise_schedule has shape {values.shape}, expected ({n_blocks + 1},) for "
                 f"n_blocks={n_blocks}: a value before the first and after each block."
             )
-        _core.posterior_coefficients(values.tolist())  # says what is wrong with it
+        # Says what else is wrong with it.
+        if not any(weight > 0 for weight in _core.snr_weights(values.tolist(), 1.0)):
+            raise ValueError(
+                f"noise_schedule begins at {values[0]:g}, expected less than 0.99, where the "
+                "weights are cut: no block would learn anything."
+            )
         return [float(value) for value in values]
 
     def _method_options(self) -> dict[str, Any]:
@@ -150,12 +153,72 @@ class NoPropEstimator(NetworkEstimator):
 
     # Training.
 
+    def _fit(
+        self,
+        X: ArrayLike,
+        y: ArrayLike,
+        sample_weight: ArrayLike | None,
+        *,
+        incremental: bool = False,
+        classes: ArrayLike | None = None,
+        X_negative: ArrayLike | None = None,
+    ) -> None:
+        self._check_stopping(incremental)
+        super()._fit(
+            X,
+            y,
+            sample_weight,
+            incremental=incremental,
+            classes=classes,
+            X_negative=X_negative,
+        )
+
+    def _check_stopping(self, incremental: bool) -> None:
+        """Refuse to end the training of one block by what others, or nearly one alone, have."""
+        n = self._n_blocks()
+        if n == 1:
+            return
+        schedule = check.choice("learning_rate", self.learning_rate, SCHEDULES)
+        if check.flag("early_stopping", self.early_stopping):
+            if self._chosen not in (None, (0, n)):
+                raise ValueError(
+                    "early_stopping=True with a part of the blocks would score the network by "
+                    "blocks that are not trained: expected early_stopping=False."
+                )
+            return
+        patience = check.integer("n_iter_no_change", self.n_iter_no_change, 1)
+        if incremental and schedule == "adaptive":
+            raise ValueError(
+                "partial_fit with learning_rate='adaptive' would slow all blocks by their mean "
+                "loss, which is nearly the last one's: expected another learning_rate."
+            )
+        lasting = incremental or patience >= check.integer("max_iter", self.max_iter, 1)
+        if schedule in ("constant", "adaptive") and not lasting:
+            raise ValueError(
+                f"learning_rate={schedule!r} with n_iter_no_change={patience} would stop or slow "
+                "all blocks by their mean loss, which is nearly the last one's: expected "
+                f"n_iter_no_change of max_iter={self.max_iter} or more, early_stopping=True, or "
+                "another learning_rate, such as 'step' with gamma=1."
+            )
+
+    def _check_architecture(self, settings: Settings) -> None:
+        super()._check_architecture(settings)
+        first, last = self._chosen or (0, self._architecture["n_blocks"])
+        wanted = list(range(first, last))
+        if self.trained_blocks_ not in ([], wanted):
+            raise ValueError(
+                f"blocks {wanted} cannot go on from a model that has trained "
+                f"{self.trained_blocks_}: expected the same blocks."
+            )
+
     def _start(self, settings: Settings, dtype: np.dtype[Any], loss: str) -> None:
         if self.n_outputs_ < 2:
             only = self.classes_.tolist()
             raise ValueError(f"y has one class, {only}: NoProp needs at least two.")
         super()._start(settings, dtype, loss)
         self.trained_blocks_: list[int] = []
+        # By what the blocks were trained, in the order of the calls of fit that changed it.
+        self._recipes: list[dict[str, Any]] = []
 
     def _scale_target(self, samples: Samples, going_on: bool) -> None:
         if not going_on and self._architecture["class_embedding"] == "prototype":
@@ -173,8 +236,28 @@ class NoPropEstimator(NetworkEstimator):
         n = self._architecture["n_blocks"]
         first, last = self._chosen if self._chosen is not None else (0, n)
         self._trainer.set_blocks(first, last - first)
-        self.trained_blocks_ = sorted({*self.trained_blocks_, *range(first, last)})
         yield from super()._stages(settings, incremental)
+
+    def _run_epoch(
+        self, samples: Samples, on_event: Callable[[int, int, float], bool], **options: Any
+    ) -> float:
+        recipe = {
+            "samples": _apart.digest(samples),
+            "learning_rate": options["schedule"],
+            "learning_rate_init": options["learning_rate"],
+            "the last step": options["total_steps"] if options["schedule"] == "cosine" else 0,
+            "initializer": self.initializer,
+            **{name: options[name] for name in ("power_t", "step_size", "gamma", "shuffle")},
+        }
+        if self._recipes[-1:] != [recipe]:
+            self._recipes.append(recipe)
+        before = self._trainer.step
+        try:
+            return super()._run_epoch(samples, on_event, **options)
+        finally:
+            if self._trainer.step > before:
+                first, last = self._chosen or (0, self._architecture["n_blocks"])
+                self.trained_blocks_ = list(range(first, last))
 
     def _take_over(self, old: _core.Trainer) -> None:
         if not old.is_one_hot:
@@ -189,73 +272,6 @@ class NoPropEstimator(NetworkEstimator):
                 f"blocks must be a range of neighbours among 0 to {n - 1}, got {chosen}."
             )
         return chosen[0], chosen[-1] + 1
-
-    def _join(self, parts: Sequence[NoPropEstimator]) -> None:
-        """Take the blocks that others have trained, with their optimizer's state."""
-        n_parts = len(self._architecture["hidden_layer_sizes"]) + 3
-        state = self._trainer.optimizer_state()
-        slots = len(state) // self._network.n_layers
-        weighted = np.zeros(len(parts[0].loss_curve_))
-        trained: set[int] = set()
-        for part in parts:
-            theirs = part._trainer.optimizer_state()
-            for block in part.trained_blocks_:
-                trained.add(block)
-                for layer in range(block * n_parts, (block + 1) * n_parts):
-                    self._network.set_weights(layer, part._network.weights(layer))
-                    self._network.set_biases(layer, part._network.biases(layer))
-                    own = slice(layer * slots, (layer + 1) * slots)
-                    state[own] = theirs[own]
-            weighted += np.array(part.loss_curve_) * len(part.trained_blocks_)
-        self._trainer.set_optimizer_state(state)
-        self._trainer.step = parts[0]._trainer.step
-        self.trained_blocks_ = sorted(trained)
-        self.loss_curve_ = [float(loss) for loss in weighted / len(trained)]
-        self.loss_ = self.loss_curve_[-1]
-        self.best_loss_ = min(self.loss_curve_)
-
-    def _fit_apart(
-        self,
-        X: ArrayLike,
-        y: ArrayLike,
-        sample_weight: ArrayLike | None,
-        executor: Executor | Callable[[], Executor],
-        n_parts: int | None,
-    ) -> None:
-        """Train ranges of blocks as tasks of an executor, and put them together."""
-        n = self._n_blocks()
-        if self.early_stopping or self.learning_rate == "adaptive":
-            raise ValueError(
-                "executor= trains blocks that know nothing of each other: early_stopping=True and "
-                "learning_rate='adaptive' would look at all of them."
-            )
-        if self.warm_start and self.__sklearn_is_fitted__():
-            raise ValueError("executor= begins anew: warm_start=True cannot go on with it.")
-        made: Executor | None = None
-        if hasattr(executor, "submit"):
-            pool = cast("Executor", executor)
-        elif callable(executor):
-            pool = made = executor()
-        else:
-            raise TypeError(f"executor must have submit(), got {executor!r}.")
-        workers = getattr(pool, "_max_workers", None) or os.cpu_count() or 1
-        count = workers if n_parts is None else check.integer("n_parts", n_parts, 1)
-        bounds = np.linspace(0, n, min(count, n) + 1).astype(int).tolist()
-        template = clone(self)
-        template.set_params(random_state=check.seed(self.random_state), callback=None, verbose=0)
-        try:
-            tasks = [
-                pool.submit(_fit_part, template, X, y, sample_weight, first, last)
-                for first, last in pairwise(bounds)
-            ]
-            parts = [task.result() for task in tasks]
-        finally:
-            if made is not None:
-                made.shutdown()
-        own = {name: value for name, value in vars(self).items() if name in self.get_params()}
-        self.__setstate__(parts[0].__getstate__())
-        self.__dict__.update(own)
-        self._join(parts)
 
     # The fitted blocks.
 
@@ -281,18 +297,31 @@ class NoPropEstimator(NetworkEstimator):
         weights: NDArray[np.float32] = self._class_weights(X, staged=False)[0]
         return weights
 
+    def _n_ready(self, staged: bool) -> int:
+        """Give how many blocks can predict: the first trained ones for stages, else all."""
+        n = self._architecture["n_blocks"]
+        ready = next((t for t in range(n) if t not in self.trained_blocks_), n)
+        if ready < (1 if staged else n):
+            raise NotFittedError(
+                f"blocks {self.trained_blocks_} of {n} have been trained, expected "
+                f"{'the first one' if staged else 'all'}: join() takes the others from the "
+                "estimators that trained them."
+            )
+        return ready
+
     def _class_weights(self, X: NDArray[Any], *, staged: bool) -> NDArray[np.float32]:
         """Give the class weights after the last, or after each, block or step."""
         steps = check.integer("n_steps", self.n_steps, 1)
         heun = check.choice("ode_rule", self.ode_rule, RULES) == "heun"
         discrete = self._architecture["variant"] == "dt"
-        n = self._architecture["n_blocks"] if discrete else steps
-        stages = n if staged else 1
+        n_blocks = self._n_ready(staged)
+        stages = (n_blocks if discrete else steps) if staged else 1
         out = np.empty((stages * len(X), self.n_outputs_), dtype=np.float32)
         self._trainer.predict_blocks(
             X,
             out,
             staged=staged,
+            n_blocks=n_blocks,
             n_steps=steps,
             heun=heun and not discrete,
             noise=bool(self.inference_noise) and discrete,
@@ -324,19 +353,3 @@ def prototypes(samples: Samples, n_classes: int, scale: float) -> NDArray[np.flo
         ]
         rows.append(x[int(np.argmin(np.concatenate(medians)))])
     return np.ascontiguousarray(rows, dtype=np.float32)
-
-
-def _fit_part(
-    estimator: NoPropEstimator,
-    X: ArrayLike,
-    y: ArrayLike,
-    sample_weight: ArrayLike | None,
-    first: int,
-    last: int,
-) -> NoPropEstimator:
-    """Train some blocks of an estimator of one's own, as a task of an executor."""
-    part: NoPropEstimator = clone(estimator)
-    part._chosen = (first, last)
-    part._fit(X, y, sample_weight)
-    part._chosen = None
-    return part

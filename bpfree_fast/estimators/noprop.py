@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.utils.multiclass import type_of_target
+from sklearn.utils.validation import check_is_fitted
 
+from . import _apart
 from ._base import RandomState
 from ._noprop import NoPropEstimator
 from ._parameters import document
@@ -31,7 +33,7 @@ _OWN_PARAMETERS = """\
 variant : {'dt', 'ct', 'fm'}, default='dt'
     'dt': discrete time, `n_blocks` blocks with a noise level each. 'ct': continuous time, one block
     that reads the time beside the noisy label, applied `n_steps` times. 'fm': the same by flow
-    matching: it learns the velocity from noise to label.
+    matching: it learns the velocity from noise to label, and may need some three times the epochs.
 n_blocks : int, default=10
     Blocks of 'dt', at least 2.
 input_units, label_units : int, default=256, 256
@@ -44,7 +46,8 @@ noise_schedule : {'cosine', 'linear'} or array-like of shape (n_blocks + 1,), de
     squared sine, or a straight line, both cut at 0.99. An array, rising from 0 or more to at most
     1, is taken as it is.
 eta : float or None, default=None
-    Weight of the losses, above 0; None is 0.1 for 'dt' and 1 for the others.
+    Weight of the losses, above 0; None is 0.1 for 'dt' and 1 for the others. It scales the steps of
+    'sgd', and all but cancels in the other solvers, which divide by the size of the gradient.
 max_snr_weight : float, default=5.0
     'ct': the losses' weight by time, the derivative of the signal-to-noise ratio, is cut here; at
     least 0, and 0 for no cut. Without one the times at which the label is all but told have nearly
@@ -104,7 +107,9 @@ class NoPropClassifier(NoPropEstimator, NetworkClassifier):
     class embeddings in the rows of W. Its loss is ``w_t * |u - u_y| ** 2`` with z drawn from
     ``N(sqrt(alpha_bar) * u_y, 1 - alpha_bar)`` and ``w_t = n_blocks * eta / 2`` times the step of
     ``alpha_bar / (1 - alpha_bar)``, alpha_bar cut at 0.99 [1]_. The loss that is reported is the
-    mean over the blocks.
+    mean over the blocks, which is nearly the last one's, whose weight is by far the largest. So
+    'dt' refuses to stop by it: 'constant' and 'adaptive' need ``n_iter_no_change >= max_iter`` or
+    `early_stopping`. For the same reason ``solver='sgd'`` hardly trains the first blocks.
 
     A prediction starts from one draw of noise for all samples, and goes on by the mean of the
     posterior, ``z = a * u + b * z``. ``predict_proba`` is what the estimates' class probabilities
@@ -249,22 +254,28 @@ class NoPropClassifier(NoPropEstimator, NetworkClassifier):
         executor : Executor or callable, default=None
             What runs ranges of blocks as tasks of their own, such as a ProcessPoolExecutor or
             Dask's ``client.get_executor()``; or a function that makes one, which is then shut down.
-            The blocks are the same bits as without. `callback` and `verbose` are left out.
+            The blocks are the same bits as without. `callback` and `verbose` are left out, and
+            `early_stopping` is refused. ``n_threads=None`` shares the cores among the tasks.
         n_parts : int, default=None
-            With `executor`, tasks; None for as many as it has workers.
+            With `executor`, tasks; None for as many as it has workers (with Dask: as these have
+            threads), and for a task a block where it does not say how many.
 
         Returns
         -------
         self : estimator
-            The fitted estimator. After Ctrl-C it is usable, and `interrupted_` is True.
+            The fitted estimator. After Ctrl-C it is usable, and `interrupted_` is True; with
+            `executor` Ctrl-C is raised, and the estimator stays as it was.
 
         Raises
         ------
         ValueError
             If a parameter is out of range, X or y has a wrong shape or holds NaN or infinity,
-            there is one class alone, or the loss stops being finite.
+            there is one class alone, the loss stops being finite, or ``warm_start=True`` has other
+            blocks to go on from.
         TypeError
             If a parameter has a wrong type, or X is sparse.
+        RuntimeError
+            If a task of the executor was interrupted.
 
         Examples
         --------
@@ -277,7 +288,7 @@ class NoPropClassifier(NoPropEstimator, NetworkClassifier):
         if executor is None:
             self._fit(X, y, sample_weight)
         else:
-            self._fit_apart(X, y, sample_weight, executor, n_parts)
+            _apart.fit_apart(self, X, y, sample_weight, executor, n_parts)
         return self
 
     def fit_blocks(
@@ -303,12 +314,14 @@ class NoPropClassifier(NoPropEstimator, NetworkClassifier):
         Returns
         -------
         self : estimator
-            The estimator with these blocks trained, and all others as they began.
+            The estimator with these blocks trained, and all others as they began. Before it has
+            them all it does not predict, but `staged_predict_proba` goes up to the last of the
+            blocks that are there from the first one on.
 
         Raises
         ------
         ValueError
-            If the blocks are no such range, or as `fit`.
+            If the blocks are no such range, are some alone with `early_stopping`, or as `fit`.
         TypeError
             As `fit`.
 
@@ -346,30 +359,29 @@ class NoPropClassifier(NoPropEstimator, NetworkClassifier):
         Raises
         ------
         ValueError
-            If they differ in seed, classes, blocks or epochs, or two have trained the same block.
+            If they differ in what they were trained by: parameters, seed, samples, classes,
+            weights, epochs or steps; or two have trained the same block.
+        TypeError
+            If one is no NoPropClassifier.
+        NotFittedError
+            Before `fit` or `fit_blocks`.
 
         Examples
         --------
         See `fit_blocks`.
         """
+        check_is_fitted(self)
         parts: list[NoPropClassifier] = [self, *others]
         for other in others:
-            for name in ("seed_", "n_iter_", "n_features_in_", "_architecture"):
-                if getattr(other, name, None) != getattr(self, name):
-                    raise ValueError(
-                        f"{name.strip('_')} is {getattr(self, name)!r} here and "
-                        f"{getattr(other, name, None)!r} in the estimator to join."
-                    )
-            if not np.array_equal(other.classes_, self.classes_):
-                raise ValueError(
-                    f"classes are {self.classes_.tolist()} here and {other.classes_.tolist()} in "
-                    "the estimator to join."
-                )
+            if not isinstance(other, NoPropClassifier):
+                raise TypeError(f"join takes estimators of NoPropClassifier, got {other!r}.")
+            check_is_fitted(other)
+            _apart.check_same(self, other)
         blocks = [block for part in parts for block in part.trained_blocks_]
         twice = sorted({block for block in blocks if blocks.count(block) > 1})
         if twice:
             raise ValueError(f"blocks {twice} were trained by more than one of the estimators.")
-        self._join(parts)
+        _apart.put_together(self, [_apart.part_of(part) for part in parts])
         return self
 
     def staged_predict_proba(self, X: ArrayLike) -> Iterator[NDArray[np.float32]]:
@@ -383,12 +395,15 @@ class NoPropClassifier(NoPropEstimator, NetworkClassifier):
         Yields
         ------
         probability : ndarray of shape (n_samples, n_classes)
-            As `predict_proba`, from z after that block or step.
+            As `predict_proba`, from z after that block or step. Where some blocks are not trained,
+            up to the last one before the first of these.
 
         Raises
         ------
         ValueError
             As `predict`.
+        NotFittedError
+            Before the first block is trained.
 
         Examples
         --------

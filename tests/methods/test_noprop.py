@@ -84,6 +84,48 @@ def test_bfloat16(variant, block_feedback):
     problem.check(*gradients, relative=STEP_BF16_NORM)
 
 
+@pytest.mark.parametrize("cut", [0.8, 3.0])
+def test_weights_are_cut(cut):
+    problem = Problem("ct", n=64, n_blocks=1, max_snr_weight=cut)
+    weight = problem.noisy_label(0)[2]
+    assert weight.max() == problem.eta / 2 * cut > weight.min()
+    expected, *gradients = problem.expected()
+    assert problem.run() == pytest.approx(expected, rel=1e-5)
+    problem.check(*gradients)
+
+
+@pytest.mark.parametrize("block_feedback", ["exact", "direct"])
+@pytest.mark.parametrize(("n", "batch"), [(34, 33), (65, 33), (97, 64)])
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_two_steps_the_second_of_them_shorter(variant, n, batch, block_feedback):
+    """The noise of a step is its own, and a tail's rows are divided by their own weights."""
+    problem = Problem(
+        variant, n=n, dim=9, weighted=True, block_feedback=block_feedback, **VARIANTS[variant]
+    )
+    x, label, weight, rate = problem.x, problem.label, problem.sample_weight, 0.02
+    trainer = problem.trainer(batch_size=batch)
+    trainer.run_epoch(x, label, weight, epoch=0, shuffle=False, learning_rate=rate)
+    start = [p.astype(np.float64) for p in problem.weights + problem.biases]
+    w, b = ([p.astype(np.float64) for p in part] for part in (problem.weights, problem.biases))
+    f = ACTIVATIONS["tanh"]
+    for step, first in enumerate(range(0, n, batch)):
+        rows = slice(first, first + batch)
+        problem.x, problem.label, share = x[rows], label[rows], weight[rows].astype(np.float64)
+        for t in range(problem.n_blocks):
+            z, target, snr = problem.noisy_label(t, step)
+            own = slice(t * problem.n_parts, (t + 1) * problem.n_parts)
+            states, o = oracle.forward(problem.x, z, w[own], b[own], f)
+            e = oracle.loss(o, target, share * snr, problem.embedding, variant == "fm")[1]
+            fixed = problem.feedback(t) if block_feedback == "direct" else None
+            of_w, of_b = oracle.gradients(problem.x, z, e, states, w[own], slope_of("tanh"), fixed)
+            for k in range(problem.n_parts):
+                w[own.start + k] = w[own.start + k] - rate * of_w[k] / share.sum()
+                b[own.start + k] = b[own.start + k] - rate * of_b[k] / share.sum()
+    for found, expected, before in zip(parameters(problem.network), w + b, start, strict=True):
+        change = np.linalg.norm(expected - before) + 1e-4 * np.linalg.norm(before)
+        assert np.linalg.norm(found - expected) < 1e-3 * change
+
+
 def test_pixels_are_scaled():
     problem = Problem()
     pixels = np.random.default_rng(0).integers(0, 256, problem.x.shape).astype(np.uint8)
@@ -96,7 +138,7 @@ def test_pixels_are_scaled():
 
 
 @pytest.mark.parametrize("flow", [False, True])
-def test_logit_gradient(flow):
+def test_logit_gradient_of_the_oracle(flow):
     rng = np.random.default_rng(0)
     o, target, embedding = rng.normal(size=(4, 5)), rng.normal(size=(4, 7)), rng.normal(size=(5, 7))
     weight = rng.uniform(0.5, 2.0, 4)
@@ -107,7 +149,7 @@ def test_logit_gradient(flow):
     np.testing.assert_allclose(e, numeric, atol=DIFFERENCES * max(1, np.abs(e).max()))
 
 
-def test_gradients_inside_a_block():
+def test_gradients_of_the_oracle_inside_a_block():
     problem = Problem(n=6, n_blocks=2)
     weights, biases = ([np.array(v, np.float64) for v in part] for part in problem.block(1))
     z, target, weight = problem.noisy_label(1)
@@ -120,7 +162,7 @@ def test_gradients_inside_a_block():
     states, o = oracle.forward(problem.x, z, weights, biases, f)
     e = oracle.loss(o, target, weight, problem.embedding)[1]
     of_weights, of_biases = oracle.gradients(problem.x, z, e, states, weights, slope_of("tanh"))
-    for p, g in [*zip(biases, of_biases, strict=True), (weights[1], of_weights[1])]:
+    for p, g in zip(biases + weights, of_biases + of_weights, strict=True):
         scale = max(1.0, np.abs(g).max())
         np.testing.assert_allclose(g / scale, central_difference(value, p) / scale, atol=1e-7)
 
@@ -172,8 +214,8 @@ def test_the_chain_has_the_marginals_of_its_noise():
         np.testing.assert_allclose(z.var(axis=0), variance, rtol=5 * np.sqrt(2 / n))
 
 
-def test_labels_get_the_noise_of_their_block():
-    """The label branch alone is trained on z: with identity its gradient is z^T delta."""
+def test_noise_of_the_oracles_labels():
+    """Means and spread of z; test_step shows that the core learns from the same z, by z^T delta."""
     problem = Problem(n=4096, n_blocks=2, dim=3)
     for t in range(2):
         z, u, _ = problem.noisy_label(t)
@@ -182,7 +224,6 @@ def test_labels_get_the_noise_of_their_block():
             spread = np.sqrt((1 - problem.alpha_bar[t]) / len(rows))
             mean = np.sqrt(problem.alpha_bar[t]) * u[problem.label == label][0]
             np.testing.assert_allclose(rows.mean(axis=0), mean, atol=5 * spread)
-    # And the core's z is this one: test_step compares what is learned from it.
 
 
 # Prediction.
@@ -216,7 +257,9 @@ def predicted(problem, trainer, n_steps=None, heun=False, noise=False, end=None)
             now, then = s / n_steps, (s + 1) / n_steps
             a, b = 1 / n_steps, 1.0
             if problem.variant == "ct":
-                share = [oracle.CUT * np.sin(np.pi * t / 2) ** 2 for t in (now, then)]
+                line = problem.schedule == "linear"
+                rise = [t if line else np.sin(np.pi * t / 2) ** 2 for t in (now, then)]
+                share = [oracle.CUT * value for value in rise]
                 b = np.sqrt((1 - share[1]) / (1 - share[0]))
                 a = np.sqrt(share[1]) - b * np.sqrt(share[0])
             p = estimate(0, z, now)
@@ -255,6 +298,16 @@ def test_predict_blocks(dim, noise):
 @pytest.mark.parametrize("join", [(), JOIN], ids=str)
 def test_predict_in_continuous_time(variant, dim, heun, join):
     problem = Problem(variant, n=40, n_blocks=1, dim=dim, join=join)
+    trainer = problem.trainer()
+    out = np.empty((6 * 40, problem.n_classes), np.float32)
+    trainer.predict_blocks(problem.x, out, staged=True, n_steps=6, heun=heun)
+    expected, _ = predicted(problem, trainer, n_steps=6, heun=heun)
+    np.testing.assert_allclose(out.reshape(expected.shape), expected, atol=2e-5)
+
+
+@pytest.mark.parametrize("heun", [False, True])
+def test_predict_in_continuous_time_on_a_line(heun):
+    problem = Problem("ct", n=40, n_blocks=1, schedule="linear")
     trainer = problem.trainer()
     out = np.empty((6 * 40, problem.n_classes), np.float32)
     trainer.predict_blocks(problem.x, out, staged=True, n_steps=6, heun=heun)
