@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: BSD-3-Clause
+#include <chrono>
 #include <optional>
 
 #include "bindings/bindings.h"
@@ -150,15 +151,22 @@ double run_epoch(BoundTrainer& bound, const py::array& x, const py::array& y,
                  schedule_of(schedule, learning_rate, total_steps, step_size, gamma, power_t)});
   bound.data = py::object();
   bound.stopped = false;
+  using Clock = std::chrono::steady_clock;
+  constexpr auto kEventPeriod =
+      std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(kEventSeconds));
   try {
+    auto due = Clock::now() + kEventPeriod;
     for (bool more = true; more && !bound.stopped;) {
       {
         py::gil_scoped_release release;
         more = t.run(kEventSeconds);
       }
       if (PyErr_CheckSignals() != 0) throw py::error_already_set();
-      if (!on_event.is_none())
-        bound.stopped = py::bool_(on_event(t.steps_done(), t.steps_in_epoch(), t.mean_loss()));
+      // A method may end a run before its time.
+      if (on_event.is_none() || (more && Clock::now() < due)) continue;
+      t.settle();
+      bound.stopped = py::bool_(on_event(t.steps_done(), t.steps_in_epoch(), t.mean_loss()));
+      due = Clock::now() + kEventPeriod;
     }
   } catch (...) {
     t.settle();

@@ -13,7 +13,7 @@
 //   squared error   g are outputs (probabilities where the network's loss is a cross-entropy), Gamma = gamma / v, y the target
 //   cross-entropy   g are logits; the residual is minus the derivative of v / gamma times the loss, and v / gamma times a matrix
 //                   takes the place of Gamma^-1: the Hessian at the members' mean logits (Gauss-Newton), or what no Hessian
-//                   exceeds, (1 - 1/C) / 2 over the C classes of softmax and 1/4 of a logistic output (Böhning 1992), with
+//                   exceeds, (I - 1 1^T / C) / 2 of the C classes of softmax and 1/4 of a logistic output (Böhning 1992), with
 //                   which a step of any length goes downhill as far as the network is linear
 // Source: Iglesias, Law & Stuart 2013, arXiv:1209.2736; Kovachki & Stuart 2019, arXiv:1808.03620 (networks, other losses, members
 //         redrawn around the mean); Böhning 1992, Ann. Inst. Statist. Math. 44 (the bound). Differs from Kovachki & Stuart:
