@@ -139,7 +139,10 @@ def _check_names(cls: type[NetworkClassifier], params: dict[str, Any]) -> None:
     names = cls._get_param_names()
     for name, value in params.items():
         if name not in names:
-            raise ValueError(f"{name}={value!r} means nothing to the method {cls.method}.")
+            rate = cls._rate_name
+            has_other = name == "learning_rate_init"
+            instead = f": its first step is {rate} (--{rate})" if has_other else ""
+            raise ValueError(f"{name}={value!r} means nothing to the method {cls.method}{instead}.")
 
 
 def _plain(classifier: NetworkClassifier) -> dict[str, Any]:

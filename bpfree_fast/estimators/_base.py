@@ -125,6 +125,10 @@ class NetworkEstimator(FittedNetwork, ABC):
         """Check the method's own parameters, and name them for the core's trainer."""
         return {"method": self._core_method}
 
+    def _first_rate(self) -> float:
+        """Check the parameter that is the first learning rate."""
+        return check.real(self._rate_name, getattr(self, self._rate_name), 0, open_low=True)
+
     def _architecture_of(self, settings: Settings) -> dict[str, Any]:
         """Give what cannot change while training goes on, in types that JSON has."""
         return {

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
@@ -19,6 +20,10 @@ from ._training import Samples
 UPDATES = ("eki", "etki", "denkf", "enkf")
 LOSSES = ("cross_entropy", "squared_error")
 CURVATURES = ("bound", "gauss_newton")
+# The first dt of an ensemble that shrinks by it.
+_KEPT_STEP = 1.0
+# What the core says where a step cannot be solved for.
+_UNSOLVABLE = "is lost to rounding"
 
 # Columns of what the core reports of each iteration.
 _REPORT = np.dtype(
@@ -44,9 +49,9 @@ class EnsembleKalmanEstimator(NetworkEstimator):
         *,
         n_ens: int = 256,
         update: str = "eki",
-        dt: float = 100.0,
+        dt: float | None = None,
         obs_noise_var: float = 1.0,
-        redraw_spread: float = 0.5,
+        redraw_spread: float = 0.1,
         init_spread: float = 1.0,
         batch_size: int = 128,
         learning_rate: str = "cosine",
@@ -104,6 +109,16 @@ class EnsembleKalmanEstimator(NetworkEstimator):
         """Say whether the squared error of the outputs is what is minimised."""
         return True
 
+    @abstractmethod
+    def _redrawn_step(self) -> float:
+        """Give the first dt of redrawn members, where none is given."""
+
+    def _first_rate(self) -> float:
+        if self.dt is not None:
+            return super()._first_rate()
+        redraws = check.real("redraw_spread", self.redraw_spread, 0) > 0
+        return self._redrawn_step() if redraws else _KEPT_STEP
+
     def _method_options(self) -> dict[str, Any]:
         squared = self._squares_errors()
         update = check.choice("update", self.update, UPDATES)
@@ -140,11 +155,18 @@ class EnsembleKalmanEstimator(NetworkEstimator):
     ) -> float:
         try:
             return super()._run_epoch(samples, on_event, **options)
-        except ValueError:
-            found = self.iterations_["misfit_mean"]
-            if len(found) == 0 or math.isfinite(found[-1]):
+        except ValueError as error:
+            found = self.iterations_
+            if len(found) > 0 and not math.isfinite(found["misfit_mean"][-1]):
+                return math.nan  # it is the training that diverged
+            if _UNSOLVABLE not in str(error):
                 raise
-            return math.nan  # it is the training that diverged
+            spread = "redraw_spread" if self.redraw_spread > 0 else "init_spread"
+            raise ValueError(
+                f"In epoch {self.n_iter_ + 1} the members' outputs differ by too much for a step "
+                f"of dt ({found['dt'][-1]:g}) at obs_noise_var ({self.obs_noise_var:g}), which is "
+                f"lost to rounding: scale X, or lower dt or {spread} ({getattr(self, spread):g})."
+            ) from None
 
     @property
     def iterations_(self) -> NDArray[Any]:

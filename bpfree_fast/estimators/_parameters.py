@@ -81,7 +81,7 @@ def check_parameters(estimator: NetworkEstimator) -> Settings:
         batch_size=check.integer("batch_size", est.batch_size, 1),
         n_threads=check.n_threads(est.n_threads),
         schedule=check.choice("learning_rate", est.learning_rate, SCHEDULES),
-        learning_rate=check.real(est._rate_name, getattr(est, est._rate_name), 0, open_low=True),
+        learning_rate=est._first_rate(),
         power_t=check.real("power_t", est.power_t, 0),
         step_size=check.integer("step_size", est.step_size, 1),
         gamma=check.real("gamma", est.gamma, 0, 1, open_low=True),

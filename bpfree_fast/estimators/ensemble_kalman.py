@@ -28,8 +28,8 @@ loss : {'cross_entropy', 'squared_error'}, default='cross_entropy'
     the squared error of the probabilities.
 curvature : {'bound', 'gauss_newton'}, default='bound'
     What is taken for the second derivative of 'cross_entropy': a matrix that it nowhere exceeds
-    [3]_, or its value at the mean of the members' outputs, which is smaller, so that steps are
-    longer and large ones diverge.
+    [3]_, or its value at the mean of the members' outputs, which is smaller, so that steps go
+    farther and those of a large `dt` diverge.
 """
 
 _OWN_PARAMETERS = """\
@@ -39,19 +39,22 @@ update : {'eki', 'etki', 'denkf', 'enkf'}, default='eki'
     How a kept ensemble moves: each member by its own residual; the mean, and the others by a square
     root; the mean, and the others by half the gain; as 'eki' with noise on what is observed, for
     squared errors alone. With `redraw_spread` it is 'eki', and means the mean.
-dt : float, default=100.0
-    Step size, above 0: the first one, of which `learning_rate` is the schedule. Steps are implicit,
-    so that with redrawn members large ones are safe; a kept ensemble shrinks by them, and wants
-    some 1 or less.
+dt : float or None, default=None
+    Length of a step, above 0: the first one, of which `learning_rate` is the schedule (`step_size`
+    counts its epochs). None is {steps}.
+    Steps are implicit, so that with redrawn members long ones are safe; a kept ensemble shrinks by
+    them, and wants some 1 or less.
 obs_noise_var : float, default=1.0
     Variance of what is observed about each output of a sample, above 0; the loss is divided by it.
     Twice as much is half of `dt`, but for the noise of 'enkf'.
-redraw_spread : float, default=0.5
+redraw_spread : float, default=0.1
     Members are redrawn in each iteration around their mean, and never stored: the standard
-    deviation of a layer's weights and intercepts is this over ``sqrt(n_in)``. 0 keeps the ensemble,
-    and moves all of it.
+    deviation of a layer's weights and intercepts is this over ``sqrt(n_in)``. What is minimised is
+    the members' mean loss, not the network's: a large spread smooths what is learnt, and unscaled
+    columns of X multiply it. 0 keeps the ensemble, and moves all of it.
 init_spread : float, default=1.0
-    The same of the first members of a kept ensemble, above 0.
+    The same of the first members of a kept ensemble, above 0. It counts where members are drawn:
+    in the first `fit`, when their number changes, or after a model was saved without them.
 """
 
 _OWN_ATTRIBUTES = """\
@@ -71,7 +74,17 @@ _WITHOUT = (
 )  # fmt: skip
 
 
-@document(_OWN_PARAMETERS + _LOSS, _OWN_ATTRIBUTES, general=_GENERAL, without=_WITHOUT)
+def _parameters(steps: str) -> str:
+    """Say what the first step is where none is given."""
+    return _OWN_PARAMETERS.replace("{steps}", steps)
+
+
+@document(
+    _parameters("100 with redrawn members, or 10 by 'gauss_newton', and 1 with kept ones") + _LOSS,
+    _OWN_ATTRIBUTES,
+    general=_GENERAL,
+    without=_WITHOUT,
+)
 class EnKFClassifier(EnsembleKalmanEstimator, NetworkClassifier):
     """Classifier trained by ensemble Kalman inversion: the mean of an ensemble of networks.
 
@@ -93,6 +106,8 @@ class EnKFClassifier(EnsembleKalmanEstimator, NetworkClassifier):
     --------
     BackpropClassifier : The baseline, which is better wherever there is a gradient.
     ESClassifier : A population whose members count by rank alone.
+    EnsembleKalman : Any forward model. Its `method` is `update` here; its `redraw_std` is not
+        divided by ``sqrt(n_in)``, and its `dt` may follow a rule.
     bpfree_fast.kernels.ensemble_update : One update of an ensemble.
 
     Notes
@@ -112,6 +127,10 @@ class EnKFClassifier(EnsembleKalmanEstimator, NetworkClassifier):
     ``loss_`` and ``loss_curve_`` are the members' means, above the loss of the network itself.
 
     Other than in [2]_ members are redrawn in every iteration, and steps are implicit.
+
+    X is best scaled to columns of mean 0 and deviation 1, or to values from 0 to 1: the outputs of
+    members differ by as much as X is large. One member whose outputs are not finite ends the
+    training with an error; `EnsembleKalman` goes on without it.
 
     References
     ----------
@@ -141,9 +160,9 @@ class EnKFClassifier(EnsembleKalmanEstimator, NetworkClassifier):
         *,
         n_ens: int = 256,
         update: str = "eki",
-        dt: float = 100.0,
+        dt: float | None = None,
         obs_noise_var: float = 1.0,
-        redraw_spread: float = 0.5,
+        redraw_spread: float = 0.1,
         init_spread: float = 1.0,
         loss: str = "cross_entropy",
         curvature: str = "bound",
@@ -204,12 +223,22 @@ class EnKFClassifier(EnsembleKalmanEstimator, NetworkClassifier):
             raise TypeError(f"loss must be a word, got {self.loss!r}.")
         return check.choice("loss", self.loss, LOSSES) == "squared_error"
 
+    def _newton(self) -> bool:
+        return check.choice("curvature", self.curvature, CURVATURES) == "gauss_newton"
+
+    def _redrawn_step(self) -> float:
+        return 10.0 if self._newton() and not self._squares_errors() else 100.0
+
     def _method_options(self) -> dict[str, Any]:
-        curvature = check.choice("curvature", self.curvature, CURVATURES)
-        return {**super()._method_options(), "gauss_newton": curvature == "gauss_newton"}
+        return {**super()._method_options(), "gauss_newton": self._newton()}
 
 
-@document(_OWN_PARAMETERS, _OWN_ATTRIBUTES, general=_GENERAL, without=_WITHOUT)
+@document(
+    _parameters("30 with redrawn members, and 1 with kept ones"),
+    _OWN_ATTRIBUTES,
+    general=_GENERAL,
+    without=_WITHOUT,
+)
 class EnKFRegressor(EnsembleKalmanEstimator, NetworkRegressor):
     """Regressor trained by ensemble Kalman inversion: the mean of an ensemble of networks.
 
@@ -234,7 +263,7 @@ class EnKFRegressor(EnsembleKalmanEstimator, NetworkRegressor):
     Notes
     -----
     The network learns ``(y - target_mean_) / target_scale_``; the losses, and `obs_noise_var`, are
-    in these units.
+    in these units. X is best scaled to columns of deviation 1.
 
     References
     ----------
@@ -248,7 +277,10 @@ class EnKFRegressor(EnsembleKalmanEstimator, NetworkRegressor):
     >>> from sklearn.preprocessing import scale
     >>> X, y = load_diabetes(return_X_y=True)
     >>> X = scale(X)
-    >>> reg = bf.EnKFRegressor(random_state=0).fit(X, y)
-    >>> bool(reg.score(X, y) > 0.4)
+    >>> reg = bf.EnKFRegressor(random_state=0).fit(X[:300], y[:300])
+    >>> bool(reg.score(X[300:], y[300:]) > 0.4)
     True
     """
+
+    def _redrawn_step(self) -> float:
+        return 30.0

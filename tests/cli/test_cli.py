@@ -266,6 +266,10 @@ def test_mnist_by_name(mnist, monkeypatch, tmp_path):
         (["--method", "local", "--goodness", "sum"], "means nothing to the method local"),
         (["--method", "local", "--predict-with", "goodness"], "predict_with must be one of 'last'"),
         (["--method", "local", "--dropout", "1"], "dropout must be at least 0 and below 1"),
+        (
+            ["--method", "enkf", "--learning-rate", "0.1"],
+            r"learning_rate_init=0.1 means nothing to the method enkf: its first step is dt (--dt)",
+        ),
         (["--threshold", "2"], "threshold=2.0 means nothing to the method dfa"),
         (["--method", "forward-forward", "--threshold", "-2"], "threshold must be at least 0"),
         (["--method", "forward-forward", "--activation", "tanh"], "activation must be one of"),

@@ -42,7 +42,7 @@ def test_defaults(cls):
     expected = DEFAULTS | ({"learning_rate_init": 3e-2} if cls in EVOLUTION else {})
     if cls in KALMAN:  # no gradient, and so no optimizer
         expected = {name: value for name, value in expected.items() if name in params}
-        assert (params["dt"], params["redraw_spread"], "solver" in params) == (100.0, 0.5, False)
+        assert (params["dt"], params["redraw_spread"], "solver" in params) == (None, 0.1, False)
     assert {name: params[name] for name in expected} == expected
     # NoProp has the decay of its paper.
     assert (params.get("weight_decay") or 0) == (1e-3 if cls is bf.NoPropClassifier else 0)

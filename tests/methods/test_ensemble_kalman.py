@@ -190,6 +190,29 @@ def test_minibatches(redraw):
 
 
 @pytest.mark.parametrize("redraw", [True, False])
+@pytest.mark.parametrize(("loss", "squared", "newton"), KINDS)
+def test_rows_without_weight(loss, squared, newton, redraw):
+    """They move nothing; where no row has weight, nothing moves."""
+    options = {"loss": loss, "squared_error": squared, "gauss_newton": newton, "redraw": redraw}
+    p, q = Problem(**options), Problem(**options)
+    for each in (p, q):
+        each.run(learning_rate=0.0)
+    before, members = p.mean, p.trainer.members()
+    p.sample_weight[:] = 0
+    p.run(weighted=True)
+    np.testing.assert_allclose(p.mean, before, atol=1e-6)
+    if not redraw:
+        np.testing.assert_allclose(p.trainer.members(), members, atol=1e-6)
+    p = Problem(**options)
+    p.run(learning_rate=0.0)
+    p.sample_weight[9:] = 0
+    q.x, q.y, q.sample_weight = p.x[:9], p.y[:9], p.sample_weight[:9]
+    losses_of_both = [each.run(weighted=True) for each in (p, q)]
+    np.testing.assert_allclose(*losses_of_both, rtol=1e-5)
+    assert np.linalg.norm(p.mean - q.mean) <= STEP["float32"] * np.linalg.norm(q.mean - before)
+
+
+@pytest.mark.parametrize("redraw", [True, False])
 def test_uint8_rows_and_their_scale(redraw):
     p, q = Problem(redraw=redraw), Problem(redraw=redraw)
     p.x = np.random.default_rng(3).integers(0, 256, p.x.shape).astype(np.uint8)
