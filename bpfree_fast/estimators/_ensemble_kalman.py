@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
@@ -26,12 +27,10 @@ _KEPT_STEP = 1.0
 _UNSOLVABLE = "is lost to rounding"
 
 # Columns of what the core reports of each iteration.
-_REPORT = np.dtype(
-    [
-        (name, np.float64)
-        for name in ("misfit_mean", "misfit_min", "misfit_max", "spread", "dt", "effective_rank")
-    ]
-)
+_FIELDS = (
+    "misfit_mean", "misfit_min", "misfit_max", "spread", "dt", "effective_rank", "n_failed",
+)  # fmt: skip
+_REPORT = np.dtype([(name, np.float64) for name in _FIELDS])
 
 
 class EnsembleKalmanEstimator(NetworkEstimator):
@@ -178,9 +177,16 @@ class EnsembleKalmanEstimator(NetworkEstimator):
 
     def _after_epoch(self, samples: Samples) -> None:
         found = self.iterations_
+        n_failed = int(found["n_failed"].sum())
+        if n_failed > 0 and not any(entry["n_failed"] for entry in self.kalman_curve_):
+            warnings.warn(
+                f"{n_failed} members of the {len(found)} iterations of epoch {self.n_iter_} had "
+                f"outputs that are not finite, and no part in the steps; n_failed of iterations_ "
+                f"and kalman_curve_ counts those that follow.",
+                RuntimeWarning,
+                stacklevel=6,
+            )
+        means = ("misfit_mean", "spread", "dt", "effective_rank")
         self.kalman_curve_.append(
-            {
-                name: float(found[name].mean())
-                for name in ("misfit_mean", "spread", "dt", "effective_rank")
-            }
+            {name: float(found[name].mean()) for name in means} | {"n_failed": n_failed}
         )

@@ -63,9 +63,11 @@ iterations_ : ndarray of shape (n_iterations,)
     ``misfit_mean``, ``misfit_min``, ``misfit_max`` of the members' losses on the minibatch,
     ``spread``, the root mean square of what their outputs (logits with 'cross_entropy') differ by
     from their mean, ``dt`` and ``effective_rank``, the directions that the outputs spread in:
-    ``trace(S) ** 2 / trace(S @ S)`` for their covariance S. Empty after `load`.
+    ``trace(S) ** 2 / trace(S @ S)`` for their covariance S; ``n_failed``, the members whose outputs
+    are not finite, which have no part in all this. Empty after `load`.
 kalman_curve_ : list of dict
-    For each epoch the mean of ``misfit_mean``, ``spread``, ``dt`` and ``effective_rank``.
+    For each epoch the mean of ``misfit_mean``, ``spread``, ``dt`` and ``effective_rank``, and the
+    sum of ``n_failed``.
 """
 
 _WITHOUT = (
@@ -129,8 +131,9 @@ class EnKFClassifier(EnsembleKalmanEstimator, NetworkClassifier):
     Other than in [2]_ members are redrawn in every iteration, and steps are implicit.
 
     X is best scaled to columns of mean 0 and deviation 1, or to values from 0 to 1: the outputs of
-    members differ by as much as X is large. One member whose outputs are not finite ends the
-    training with an error; `EnsembleKalman` goes on without it.
+    members differ by as much as X is large. Redrawn members whose outputs are not finite are left
+    out of an iteration, and the first epoch with some ends with a RuntimeWarning; training fails
+    where fewer than two remain, and in a kept ensemble with the first one.
 
     References
     ----------

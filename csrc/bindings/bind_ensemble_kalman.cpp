@@ -17,12 +17,12 @@ const EnsembleKalman& ensemble_kalman(const BoundTrainer& bound) {
 
 py::array_t<double> reports(const BoundTrainer& bound) {
   const std::vector<EnsembleKalman::Iteration>& iterations = ensemble_kalman(bound).iterations();
-  constexpr std::size_t kColumns = 6;
+  constexpr std::size_t kColumns = 7;
   py::array_t<double> out({iterations.size(), kColumns});
   double* p = out.mutable_data();
   for (const EnsembleKalman::Iteration& i : iterations)
     for (const double value :
-         {i.misfit_mean, i.misfit_min, i.misfit_max, i.spread, i.dt, i.effective_rank})
+         {i.misfit_mean, i.misfit_min, i.misfit_max, i.spread, i.dt, i.effective_rank, i.n_failed})
       *p++ = value;
   return out;
 }

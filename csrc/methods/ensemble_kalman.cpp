@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <numeric>
 #include <string>
 
 #include "base/error.h"
@@ -59,12 +60,8 @@ EnsembleKalman::EnsembleKalman(Network& network, const TrainerOptions& options,
   misfit_ = Buffer<double>(kalman_.n_ens);
   if (by_anomalies()) base_ = Buffer<float>(checked_product(padded_batch_, base_stride()));
   plan_memory();
-  if (kalman_.redraw) {
-    weights_.resize(kalman_.n_ens);
-    for (std::size_t j = 0; j < kalman_.n_ens; ++j)
-      member_index_.push_back(static_cast<std::uint32_t>(j));
-    return;
-  }
+  member_index_.reserve(kalman_.n_ens);
+  if (kalman_.redraw) return;
   transform_.resize(checked_product(kalman_.n_ens, kalman_.n_ens));
   members_ = Buffer<float>(checked_product(kalman_.n_ens, size()));
   mean_ = Buffer<float>(size());
@@ -153,10 +150,11 @@ bool EnsembleKalman::build_phase(std::size_t index) {
       add_gather_next();
       return true;
     default:
+      leave_out_failed();
       row_loss_[0] = 0;
-      for (const double misfit : misfit_)
-        row_loss_[0] +=
-            static_cast<float>(misfit * batch_weight_ / static_cast<double>(kalman_.n_ens));
+      for (std::size_t k = 0; k < member_index_.size(); ++k)
+        row_loss_[0] += static_cast<float>(misfit_[k] * batch_weight_ /
+                                           static_cast<double>(member_index_.size()));
       has_outputs_ = stop_ = true;
       return false;
   }
@@ -183,7 +181,8 @@ void EnsembleKalman::observe() {
 
 EnsembleOutputs EnsembleKalman::outputs() {
   EnsembleOutputs o;
-  o.g = {g_.data(), kalman_.n_ens, n_obs(), false};
+  const std::size_t n_members = member_index_.size();
+  o.g = {g_.data(), n_members, n_obs(), false};
   o.noise = {noise_.data(), n_obs(), false};
   o.mean_only = kalman_.redraw;
   if (kalman_.squared_error) {
@@ -193,7 +192,7 @@ EnsembleOutputs EnsembleKalman::outputs() {
     o.iteration = static_cast<std::uint32_t>(iteration_);
     return o;
   }
-  o.score = {score_.data(), kalman_.n_ens, n_obs(), false};
+  o.score = {score_.data(), n_members, n_obs(), false};
   const bool softmax = network_.loss() == formulas::Loss::softmax_cross_entropy;
   if (!kalman_.gauss_newton) {
     for (std::size_t m = 0; m < n_obs(); ++m)
@@ -208,42 +207,69 @@ EnsembleOutputs EnsembleKalman::outputs() {
   // p (1 - p) of each output at the mean of its logits.
   for (std::size_t m = 0; m < n_obs(); ++m) {
     double mean = 0;
-    for (std::size_t j = 0; j < kalman_.n_ens; ++j)
-      mean += static_cast<double>(g_[j * n_obs() + m]);
-    const double p = 1 / (1 + std::exp(-mean / static_cast<double>(kalman_.n_ens)));
+    for (std::size_t j = 0; j < n_members; ++j) mean += static_cast<double>(g_[j * n_obs() + m]);
+    const double p = 1 / (1 + std::exp(-mean / static_cast<double>(n_members)));
     noise_[m] = std::min(noise_[m] / std::max(p * (1 - p), kLeastHessian),
                          std::numeric_limits<double>::max());
   }
   return o;
 }
 
+// Brings those that did not fail to the front, where members are redrawn; where fewer than two are left, all stay as they are.
+void EnsembleKalman::leave_out_failed() {
+  const auto n = static_cast<std::uint32_t>(kalman_.n_ens);
+  member_index_.clear();
+  for (std::uint32_t j = 0; j < n; ++j)
+    if (std::isfinite(misfit_[j])) member_index_.push_back(j);
+  if (member_index_.size() == n) return;
+  if (!kalman_.redraw || member_index_.size() < 2) {
+    member_index_.resize(n);
+    std::iota(member_index_.begin(), member_index_.end(), 0);
+    return;
+  }
+  for (std::size_t k = 0; k < member_index_.size(); ++k) {
+    const std::size_t j = member_index_[k];
+    misfit_[k] = misfit_[j];
+    if (k == j) continue;
+    std::copy_n(g_.data() + j * n_obs(), n_obs(), g_.data() + k * n_obs());
+    if (!kalman_.squared_error)
+      std::copy_n(score_.data() + j * n_obs(), n_obs(), score_.data() + k * n_obs());
+  }
+}
+
 void EnsembleKalman::report(double rank) {
   double sum = 0, squares = 0;
-  for (const double misfit : misfit_) sum += misfit;
+  const std::size_t n_members = member_index_.size();
+  const auto end = misfit_.begin() + static_cast<std::ptrdiff_t>(n_members);
+  for (auto misfit = misfit_.begin(); misfit != end; ++misfit) sum += *misfit;
   std::vector<double> mean(n_obs()), own(n_obs());
-  const double n = static_cast<double>(kalman_.n_ens);
-  for (std::size_t j = 0; j < kalman_.n_ens; ++j)
+  const double n = static_cast<double>(n_members);
+  for (std::size_t j = 0; j < n_members; ++j)
     for (std::size_t m = 0; m < n_obs(); ++m) mean[m] += static_cast<double>(g_[j * n_obs() + m]);
   for (double& value : mean) value /= n;
-  for (std::size_t j = 0; j < kalman_.n_ens; ++j)
+  for (std::size_t j = 0; j < n_members; ++j)
     for (std::size_t m = 0; m < n_obs(); ++m) {
       const double off = static_cast<double>(g_[j * n_obs() + m]) - mean[m];
       own[m] += off * off;
     }
   for (const double value : own) squares += value;
-  const auto [low, high] = std::minmax_element(misfit_.begin(), misfit_.end());
+  const auto [low, high] = std::minmax_element(misfit_.begin(), end);
   iterations_.push_back({sum / n, *low, *high,
-                         std::sqrt(squares / (n * static_cast<double>(n_obs()))), rate(), rank});
+                         std::sqrt(squares / (n * static_cast<double>(n_obs()))), rate(), rank,
+                         static_cast<double>(kalman_.n_ens - n_members)});
 }
 
 void EnsembleKalman::after_run() {
   if (!has_outputs_) return;
   has_outputs_ = false;
-  const auto bad = std::find_if(misfit_.begin(), misfit_.end(),
-                                [](double misfit) { return !std::isfinite(misfit); });
-  if (bad != misfit_.end()) {
+  const auto end = misfit_.begin() + static_cast<std::ptrdiff_t>(member_index_.size());
+  const auto bad =
+      std::find_if(misfit_.begin(), end, [](double misfit) { return !std::isfinite(misfit); });
+  if (bad != end) {
+    const auto n_failed =
+        std::count_if(misfit_.begin(), end, [](double misfit) { return !std::isfinite(misfit); });
     const double nan = std::numeric_limits<double>::quiet_NaN();
-    iterations_.push_back({nan, nan, nan, nan, rate(), nan});
+    iterations_.push_back({nan, nan, nan, nan, rate(), nan, static_cast<double>(n_failed)});
     fail("member " + std::to_string(bad - misfit_.begin()) + " of iteration " +
          std::to_string(iteration_) + " has the loss " + std::to_string(*bad) +
          ", expected a finite number: a smaller dt or spread keeps members from diverging");

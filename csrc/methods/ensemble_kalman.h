@@ -15,6 +15,7 @@
 //                   takes the place of Gamma^-1: the Hessian at the members' mean logits (Gauss-Newton), or what no Hessian
 //                   exceeds, (I - 1 1^T / C) / 2 of the C classes of softmax and 1/4 of a logistic output (Böhning 1992), with
 //                   which a step of any length goes downhill as far as the network is linear
+// A member whose outputs are not finite: redrawn, it is left out, and has no part in means and covariances; kept, it ends the run.
 // Source: Iglesias, Law & Stuart 2013, arXiv:1209.2736; Kovachki & Stuart 2019, arXiv:1808.03620 (networks, other losses, members
 //         redrawn around the mean); Böhning 1992, Ann. Inst. Statist. Math. 44 (the bound). Differs from Kovachki & Stuart:
 //         redrawn in every iteration, and steps are implicit.
@@ -57,6 +58,7 @@ class EnsembleKalman final : public Trainer {
     double spread;
     double dt;
     double effective_rank;
+    double n_failed;  // members without a part in this
   };
   const std::vector<Iteration>& iterations() const { return iterations_; }  // of this epoch
   std::size_t n_ens() const { return kalman_.n_ens; }
@@ -116,6 +118,7 @@ class EnsembleKalman final : public Trainer {
   void plan_memory();
   void observe();
   EnsembleOutputs outputs();
+  void leave_out_failed();
   void report(double rank);
 
   // ensemble_kalman_members.cpp
@@ -156,9 +159,10 @@ class EnsembleKalman final : public Trainer {
   Buffer<double> y_, noise_;      // of the batch
   Buffer<double> misfit_;         // of each member
   std::vector<double> transform_;
-  std::vector<std::uint32_t> member_index_;  // 0, 1, 2, ...
-  std::vector<float> weights_;               // of each member in the mean's step
-  std::size_t rows_ = 0;                     // of the step that runs, or ran last
+  std::vector<std::uint32_t>
+      member_index_;  // those whose outputs are finite: in the first rows of g_, score_, misfit_
+  std::vector<float> weights_;  // of each of them in the mean's step
+  std::size_t rows_ = 0;        // of the step that runs, or ran last
   std::uint64_t iteration_ = 0;
   bool has_outputs_ = false;
   std::vector<Iteration> iterations_;

@@ -2,6 +2,7 @@
 // The tiles that run members of an ensemble over the minibatch: all layers of one in a thread's memory.
 #include <algorithm>
 #include <cmath>
+#include <limits>
 
 #include "methods/ensemble_kalman.h"
 
@@ -216,6 +217,9 @@ void EnsembleKalman::finish_member(std::size_t j, const Worker& worker) const {
     for (std::size_t i = 0; i < rows_; ++i) sum += static_cast<double>(row_loss[i]);
   }
   misfit_[j] = batch_weight_ > 0 ? sum / batch_weight_ : 0;
+  const float* g = g_.data() + j * n_obs();
+  if (!std::all_of(g, g + n_obs(), [](float value) { return std::isfinite(value); }))
+    misfit_[j] = std::numeric_limits<double>::quiet_NaN();
 }
 
 // Half the weighted sum over all outputs: noise is obs_noise_var over the weight.

@@ -92,12 +92,13 @@ void EnsembleKalman::settle() {
 }
 
 void EnsembleKalman::move_mean(const EnsembleMoments& moments) {
-  std::vector<double> w(kalman_.n_ens);
+  std::vector<double> w(member_index_.size());
   ensemble_mean_weights(w.data(), moments, rate(), team_);
   double mean = 0;
   for (const double value : w) mean += value;
-  mean /= static_cast<double>(kalman_.n_ens);
-  for (std::size_t j = 0; j < kalman_.n_ens; ++j) weights_[j] = static_cast<float>(w[j] - mean);
+  mean /= static_cast<double>(w.size());
+  weights_.resize(w.size());
+  for (std::size_t k = 0; k < w.size(); ++k) weights_[k] = static_cast<float>(w[k] - mean);
   parallel_for(
       tiles_.size(), team_,
       [&](std::size_t t, const Worker& worker) { update_tile(tiles_[t], worker); }, scratch());

@@ -11,7 +11,9 @@ from sklearn.preprocessing import scale
 
 import bpfree_fast as bf
 
-FIELDS = ("misfit_mean", "misfit_min", "misfit_max", "spread", "dt", "effective_rank")
+FIELDS = (
+    "misfit_mean", "misfit_min", "misfit_max", "spread", "dt", "effective_rank", "n_failed",
+)  # fmt: skip
 KEPT = {"redraw_spread": 0, "dt": 1.0, "n_ens": 128}
 
 
@@ -263,6 +265,22 @@ def test_samples_without_weight_teach_nothing(options, digits):
     y = np.where(weight > 0, y, (y + 1) % 10)
     b = enkf(**options).fit(X, y, sample_weight=weight)
     assert_same(a, b)
+
+
+def test_members_that_fail_are_left_out_and_told():
+    """Of N(0, 1) times 2^127 one in 20 is beyond float32."""
+    X, y = np.array([[2.0**127], [0.0]]), [0, 1]
+    options = {"obs_noise_var": 1e76, "initializer": "zeros", "max_iter": 3, "random_state": 0}
+    clf = bf.EnKFClassifier((), redraw_spread=1.0, **options)
+    with pytest.warns(RuntimeWarning, match="members of the 1 iterations of epoch 1") as told:
+        clf.fit(X, y)
+    assert len(told) == 1
+    assert told[0].filename == __file__
+    assert all(0 < entry["n_failed"] < 128 for entry in clf.kalman_curve_)
+    assert clf.iterations_["n_failed"].tolist() == [clf.kalman_curve_[-1]["n_failed"]]
+    assert np.isfinite(clf.loss_curve_).all()
+    with pytest.raises(ValueError, match="Training diverged in epoch 1"):
+        clf.set_params(redraw_spread=0).fit(X, y)
 
 
 def test_no_reports_before_fit():

@@ -87,6 +87,7 @@ class Problem:
             np.sqrt((centered**2).mean()),
             dt,
             rank,
+            0,
         ]
         return members + T @ (members - members.mean(0)), T, report
 
@@ -325,6 +326,40 @@ def test_a_member_that_is_not_finite(redraw):
     for a, b in zip(all_parameters(p.network), before, strict=True):
         np.testing.assert_array_equal(a, b)
     assert np.isnan(p.trainer.kalman_reports()[-1, 0])
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("newton", [True, False])
+@pytest.mark.parametrize("loss", ["binary_cross_entropy", "squared_error"])
+def test_redrawn_members_that_fail_are_left_out(loss, newton, dtype):
+    """A row without weight is so large that the outputs of some overflow."""
+    net = core.Network([1, 1], "identity", loss, dtype)
+    trainer = core.Trainer(
+        net, method="ensemble_kalman", seed=SEED, n_ens=200, spread=1.0, batch_size=2,
+        gauss_newton=newton,
+    )  # fmt: skip
+    members = trainer.members().astype(np.float64)
+    x, y = np.array([[1.0], [2.0**127]], np.float32), np.array([[0.25], [0.0]], np.float32)
+    weight = np.array([1, 0], np.float32)
+    mean_loss = trainer.run_epoch(x, y, weight, epoch=0, shuffle=False, learning_rate=0.8)
+    logits = members[:, None, :1] * x + members[:, None, 1:]
+    mantissa, exponent = np.frexp(members[:, 0])
+    bits = 8 if dtype == "bfloat16" else 24
+    run = np.ldexp(np.rint(np.ldexp(mantissa, bits)), exponent - bits)
+    good = np.abs(run) < 2  # less what float32 ends short of 2^128
+    assert 0 < np.argmin(good) < 199
+    members = members[good]
+    g, residual, metric, misfit = oracle.observed(
+        loss, logits[good], y.astype(np.float64), weight.astype(np.float64), False, newton
+    )
+    T, rank = oracle.transform(g, residual, metric, noise_var=1.0, dt=0.8, update="eki")
+    expected = (T.mean(0) - T.mean()) @ (members - members.mean(0))
+    found = np.concatenate([net.weights(0).ravel(), net.biases(0)])
+    assert np.linalg.norm(found - expected) <= STEP[dtype] * np.linalg.norm(expected)
+    report = trainer.kalman_reports()[0, [0, 1, 2, 5, 6]]
+    expected = [misfit.mean(), misfit.min(), misfit.max(), rank, (~good).sum()]
+    np.testing.assert_allclose(report[1:], expected[1:], rtol=STEP[dtype], atol=STEP[dtype])
+    np.testing.assert_allclose([mean_loss, report[0]], expected[0], rtol=STEP[dtype])
 
 
 @pytest.mark.parametrize(
