@@ -86,10 +86,13 @@ def digest(samples: Samples) -> str:
     """Give what tells samples from others: their shape, some rows, all classes and weights."""
     found = hashlib.sha256(repr(samples.x.shape).encode())
     rows = samples.x[:: -(-len(samples) // _DIGEST_ROWS)]
-    for array in (rows, samples.y, samples.weight):
+    found.update(repr((rows.dtype.str, rows.shape)).encode())
+    for row in rows:  # one at a time: X is not copied
+        found.update(np.ascontiguousarray(row).data)
+    for array in (samples.y, samples.weight):
         if array is not None:
             found.update(repr((array.dtype.str, array.shape)).encode())
-            found.update(np.ascontiguousarray(array).tobytes())
+            found.update(np.ascontiguousarray(array).data)
     return found.hexdigest()
 
 
