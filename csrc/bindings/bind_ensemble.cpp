@@ -83,10 +83,9 @@ product::Localization localization_named(const std::string& name) {
 }
 
 // Of the type of what it is multiplied with.
-const void* taper_of(const std::optional<py::array>& taper, const py::array& out, bool f64,
-                     std::size_t n_rows, std::size_t n_columns) {
+const void* taper_of(const std::optional<py::array>& taper, bool f64, std::size_t n_rows,
+                     std::size_t n_columns) {
   if (!taper) return nullptr;
-  check_apart("out", out, "localization", *taper);
   const std::size_t columns = n_columns == 0 ? kAny : n_columns;
   if (f64) return checked<double>("localization", *taper, n_rows, columns);
   return checked<float>("localization", *taper, n_rows, columns);
@@ -98,7 +97,7 @@ void bound_covariance(const py::array& a, const std::optional<py::array>& b, con
   const EnsembleRows left = rows("a", a), right = b ? rows("b", *b) : EnsembleRows{};
   const Members to = written(out);
   const product::Localization kind = localization_named(localization);
-  const void* factors = taper_of(taper, out, left.is_f64, to.rows, to.columns);
+  const void* factors = taper_of(taper, left.is_f64, to.rows, to.columns);
   const py::gil_scoped_release release;
   ensemble_covariance(to, left, right, kind, factors, n_threads);
 }
@@ -181,9 +180,7 @@ py::tuple bound_update(const py::array& theta, const py::array& out, const py::a
                                         {{{"auto", EnsembleForm::automatic},
                                           {"ensemble", EnsembleForm::ensemble},
                                           {"data", EnsembleForm::data}}});
-  for (const py::array* in : {&g, &y, &obs_noise_cov})
-    check_apart("out", out, "g, y or noise", *in);
-  options.taper = taper_of(taper, out, from.is_f64, from.columns, n_obs);
+  options.taper = taper_of(taper, from.is_f64, from.columns, n_obs);
   options.obs_taper = optional("obs_localization", obs_taper, n_obs, n_obs == 0 ? kAny : n_obs);
   EnsembleReport report;
   {

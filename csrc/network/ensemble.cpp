@@ -91,6 +91,31 @@ void check_dt(double dt) {
     fail("dt is " + std::to_string(dt) + ", expected a finite number above 0");
 }
 
+void check_taper(const EnsembleRows& taper, int n_threads) {
+  constexpr std::size_t kRows = 64;
+  std::vector<std::size_t> wrong(divide_up(taper.rows, kRows), taper.rows);
+  const auto finite = [&](std::size_t i) {
+    bool all = true;
+    for (std::size_t j = i * taper.columns; j < (i + 1) * taper.columns; ++j)
+      all = all && (taper.is_f64 ? std::isfinite(static_cast<const double*>(taper.data)[j])
+                                 : std::isfinite(static_cast<const float*>(taper.data)[j]));
+    return all;
+  };
+  const auto rows = [&](std::size_t t, const Worker&) {
+    for (std::size_t i = t * kRows; i < std::min(taper.rows, (t + 1) * kRows); ++i)
+      if (!finite(i)) {
+        wrong[t] = i;
+        return;
+      }
+  };
+  const double elements = static_cast<double>(taper.rows) * static_cast<double>(taper.columns);
+  parallel_for(wrong.size(), threads_for(n_threads, 4 * elements), rows);
+  for (const std::size_t i : wrong)
+    if (i < taper.rows)
+      fail("the taper has NaN or infinity in row " + std::to_string(i) +
+           ", expected finite factors");
+}
+
 void check_symmetric(const char* name, const double* matrix, std::size_t n) {
   constexpr double kAsymmetry = 1e-6;
   for (std::size_t i = 0; i < n; ++i)

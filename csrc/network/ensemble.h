@@ -100,6 +100,9 @@ void ensemble_mean_weights(double* weights, const EnsembleMoments& moments, doub
 void check_dt(double dt);
 [[noreturn]] void fail_indefinite(double dt);
 
+// Of any shape: finite.
+void check_taper(const EnsembleRows& taper, int n_threads);
+
 // Of [n, n]: finite, and its own mirror image to a millionth.
 void check_symmetric(const char* name, const double* matrix, std::size_t n);
 

@@ -23,7 +23,7 @@ constexpr std::size_t kLine = 64;
 constexpr std::size_t kBlocks = 8;  // row blocks of a task: a hundred columns of a
 
 void check(const Members& out, const EnsembleRows& a, const EnsembleRows& b,
-           Localization localization, const void* taper) {
+           Localization localization, const void* taper, int n_threads) {
   if (a.rows < 2)
     fail("a has " + std::to_string(a.rows) + (a.rows == 1 ? " member" : " members") +
          ", expected at least 2");
@@ -39,10 +39,14 @@ void check(const Members& out, const EnsembleRows& a, const EnsembleRows& b,
   if (localization == Localization::taper && taper == nullptr && out.rows * out.columns > 0)
     fail("the taper is a null pointer");
   const std::size_t size = a.is_f64 ? 8 : 4;
-  check_apart({{"out", out.data, checked_product(out.rows, out.columns, size)},
-               {"a", a.data, checked_product(a.rows, a.columns, size)},
-               {"b", b.data, checked_product(b.rows, b.columns, size)}},
-              1);
+  check_apart(
+      {{"out", out.data, checked_product(out.rows, out.columns, size)},
+       {"a", a.data, checked_product(a.rows, a.columns, size)},
+       {"b", b.data, checked_product(b.rows, b.columns, size)},
+       {"the taper", taper, taper == nullptr ? 0 : checked_product(out.rows, out.columns, size)}},
+      1);
+  if (localization == Localization::taper)
+    check_taper({taper, out.rows, out.columns, a.is_f64}, n_threads);
 }
 
 template <class T>
@@ -212,7 +216,7 @@ class Covariance {
 void ensemble_covariance(const Members& out, const EnsembleRows& a, const EnsembleRows& b,
                          product::Localization localization, const void* taper, int n_threads) {
   const EnsembleRows& other = b.data == nullptr ? a : b;
-  check(out, a, other, localization, taper);
+  check(out, a, other, localization, taper, n_threads);
   threads_for(n_threads, 0);
   if (a.columns == 0 || other.columns == 0) return;
   const bool symmetric = b.data == nullptr && localization != Localization::taper;

@@ -22,15 +22,16 @@ std::size_t bytes_of(const Members& members) {
   return checked_product(members.rows, members.columns, members.is_f64 ? 8 : 4);
 }
 
-void check_members(const Members& out, const Members& theta) {
+void check_members(const Members& out, const Members& theta, std::vector<Extent> inputs = {}) {
   if (theta.rows < 2)
     fail("theta has " + std::to_string(theta.rows) + (theta.rows == 1 ? " member" : " members") +
          ", expected at least 2");
   if (out.rows != theta.rows || out.columns != theta.columns || out.is_f64 != theta.is_f64)
     fail("out is " + shape_text(out.rows, out.columns) + ", expected " +
          shape_text(theta.rows, theta.columns) + " and the type of theta");
-  if (out.data != theta.data)
-    check_apart({{"out", out.data, bytes_of(out)}, {"theta", theta.data, bytes_of(theta)}}, 1);
+  inputs.insert(inputs.begin(), {"out", out.data, bytes_of(out)});
+  if (out.data != theta.data) inputs.push_back({"theta", theta.data, bytes_of(theta)});
+  check_apart(inputs, 1);
 }
 
 MatrixView<double> square(const Buffer<double>& buffer, std::size_t n) {
@@ -263,7 +264,7 @@ EnsembleReport update_by_data(const Members& out, const Members& theta,
 }
 
 void check_update(const Members& theta, const EnsembleOutputs& outputs,
-                  const UpdateOptions& options) {
+                  const UpdateOptions& options, int n_threads) {
   if (outputs.g.rows != theta.rows)
     fail("g has " + std::to_string(outputs.g.rows) + " members, expected the " +
          std::to_string(theta.rows) + " of theta");
@@ -290,6 +291,7 @@ void check_update(const Members& theta, const EnsembleOutputs& outputs,
     fail("there are " + std::to_string(n_obs) + " outputs of " + std::to_string(theta.rows) +
          " members and no taper of outputs, expected one (obs_localization) where outputs are not "
          "fewer than members: a step with their whole covariance would diverge");
+  if (tapered) check_taper({options.taper, theta.columns, n_obs, theta.is_f64}, n_threads);
   if (options.obs_taper != nullptr)
     check_symmetric("the taper of outputs", options.obs_taper, n_obs);
   if (options.localization == product::Localization::sec_fisher && theta.rows < 4)
@@ -321,8 +323,18 @@ void ensemble_transform(const Members& out, const Members& theta, const double* 
 EnsembleReport ensemble_update(const Members& out, const Members& theta,
                                const EnsembleOutputs& outputs, const UpdateOptions& options,
                                int n_threads) {
-  check_members(out, theta);
-  check_update(theta, outputs, options);
+  const std::size_t n_obs = outputs.g.columns, word = sizeof(double);
+  const auto bytes = [](const void* data, std::size_t rows, std::size_t columns, bool f64) {
+    return data == nullptr ? 0 : checked_product(rows, columns, f64 ? 8 : 4);
+  };
+  check_members(
+      out, theta,
+      {{"g", outputs.g.data, bytes(outputs.g.data, outputs.g.rows, n_obs, outputs.g.is_f64)},
+       {"y", outputs.y, bytes(outputs.y, n_obs, 1, true)},
+       {"obs_noise_cov", outputs.noise.values, checked_product(outputs.noise.size, word)},
+       {"the taper", options.taper, bytes(options.taper, theta.columns, n_obs, theta.is_f64)},
+       {"the taper of outputs", options.obs_taper, bytes(options.obs_taper, n_obs, n_obs, true)}});
+  check_update(theta, outputs, options, n_threads);
   EnsembleOutputs source = outputs;
   source.perturbed = is_perturbed(options.method);
   const bool automatic = options.form == EnsembleForm::automatic &&

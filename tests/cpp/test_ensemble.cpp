@@ -180,6 +180,48 @@ void weights() {
   for (const double value : transform) check(std::isfinite(value), "a weight is finite");
 }
 
+// out may be theta, and nothing else; factors are finite. A refusal changes nothing.
+void refused_updates() {
+  constexpr std::size_t kMembers = 6, kParams = 20, kObs = 4;
+  Numbers numbers(4);
+  std::vector<double> theta(kMembers * kParams), g = doubles(numbers.floats(kMembers * kObs)),
+                                                 y(kMembers * kParams, 1.0), noise = y;
+  std::vector<double> taper(kParams * kObs + kMembers * kParams, 1.0), own(kParams * kMembers, 1.0);
+  g.resize(kMembers * kParams);
+  theta = doubles(numbers.floats(theta.size()));
+  bpfree_ensemble options;
+  check(bpfree_ensemble_init(&options, BPFREE_EKI) == BPFREE_OK, bpfree_last_error());
+  options.localization = BPFREE_LOCALIZATION_TAPER;
+  const auto call = [&](double* out) {
+    return bpfree_ensemble_update_f64(out, nullptr, nullptr, theta.data(), g.data(), y.data(),
+                                      noise.data(), kObs, taper.data(), own.data(), kMembers,
+                                      kParams, kObs, &options, 1);
+  };
+  std::vector<double> out(kMembers * kParams, 7.0);
+  check(call(out.data()) == BPFREE_OK, bpfree_last_error());
+  for (std::vector<double>* input : {&g, &y, &noise, &taper, &own}) {
+    const std::vector<double> before = *input;
+    check(call(input->data()) == BPFREE_INVALID_ARGUMENT, "out overlaps an input");
+    check(*input == before, "a refusal changes nothing");
+  }
+  out.assign(out.size(), 7.0);
+  taper[kParams * kObs - 1] = std::nan("");
+  check(call(out.data()) == BPFREE_INVALID_ARGUMENT, "a factor that is NaN");
+  std::vector<double> covariance(kParams * kObs, 7.0);
+  check(bpfree_ensemble_covariance_f64(covariance.data(), theta.data(), g.data(), taper.data(),
+                                       kMembers, kParams, kObs, BPFREE_LOCALIZATION_TAPER,
+                                       1) == BPFREE_INVALID_ARGUMENT,
+        "a factor that is NaN");
+  taper[kParams * kObs - 1] = 1;
+  check(bpfree_ensemble_covariance_f64(taper.data(), theta.data(), g.data(), taper.data(), kMembers,
+                                       kParams, kObs, BPFREE_LOCALIZATION_TAPER,
+                                       1) == BPFREE_INVALID_ARGUMENT,
+        "out is the taper");
+  check(out == std::vector<double>(out.size(), 7.0) &&
+            covariance == std::vector<double>(covariance.size(), 7.0) && taper[0] == 1,
+        "a refusal changes nothing");
+}
+
 }  // namespace
 
 void test_ensemble() {
@@ -191,6 +233,7 @@ void test_ensemble() {
     transforms(n, p);
   }
   weights();
+  refused_updates();
 }
 
 }  // namespace bpfree::test

@@ -482,6 +482,12 @@ def test_mixed_types_and_lent_arrays():
     np.testing.assert_array_equal(out, kernels.ensemble_update(theta, g, y, np.full(7, 0.5)))
 
 
+def where(array, row, value):
+    changed = array.copy()
+    changed[row, 1] = value
+    return changed
+
+
 def refusals():
     theta, g, y = problem(6, 5, 4)
     bad_g, bad_y = g.copy(), y.copy()
@@ -520,6 +526,8 @@ def refusals():
     skewed = {"localization": ones, "obs_localization": own + np.diag([1.0, 0, 0], 1)}
     yield r"the taper of outputs\[1, 0\] is 1.0", good, skewed
     yield r"mirror image nan", good, {"localization": ones, "obs_localization": own * np.nan}
+    for bad in (np.nan, np.inf):
+        yield "the taper has NaN or infinity in row 4", good, {"localization": where(ones, 4, bad)}
     yield "positive semidefinite", good, {"localization": ones, "obs_localization": -9 * own}
     yield "at least 4", (theta[:3], g[:3], y, 0.5), {"localization": "sec_fisher"}
     yield "-1", good, {"iteration": -1}
