@@ -107,7 +107,8 @@ void embed(float* out, const DenoisingHead& head, const float* p) {
   std::fill_n(out, head.dim, 0.0f);
   for (std::size_t c = 0; c < head.n_classes; ++c) {
     const float* row = head.embedding + c * head.dim;
-    for (std::size_t j = 0; j < head.dim; ++j) out[j] += p[c] * row[j];
+    const float share = p[c];
+    for (std::size_t j = 0; j < head.dim; ++j) out[j] += share * row[j];
   }
 }
 
