@@ -14,6 +14,7 @@ from .. import _validation as check
 from ._base import RandomState
 from ._fitted import Arrays
 from ._layer_local import LayerLocalEstimator
+from ._norms import NormalizedNetwork
 from ._parameters import Settings
 from ._progress import TrainingInfo
 
@@ -21,7 +22,7 @@ LOCAL_LOSSES = ("pred", "sim", "predsim")
 PREDICTIONS = ("last", "sum")
 
 
-class LocalLossEstimator(LayerLocalEstimator):
+class LocalLossEstimator(NormalizedNetwork, LayerLocalEstimator):
     """Hidden layers that learn from losses of their own: a head's, or their rows' similarity."""
 
     method: ClassVar[str] = "local"
@@ -32,10 +33,7 @@ class LocalLossEstimator(LayerLocalEstimator):
         "head_coefs_",
         "head_intercepts_",
         "projection_coefs_",
-        "norm_gains_",
-        "norm_shifts_",
-        "norm_means_",
-        "norm_variances_",
+        *NormalizedNetwork._norm_lists,
     )
 
     def __init__(
@@ -179,17 +177,14 @@ class LocalLossEstimator(LayerLocalEstimator):
     # What the trainer holds besides the network: projections, then four arrays of each layer.
 
     def _trainer_arrays(self, trainer: _core.Trainer) -> Arrays:
-        norms = [trainer.norm(layer) for layer in range(trainer.n_norms)]
         projections = [trainer.projection(layer) for layer in range(trainer.n_projections)]
-        return projections + [array for norm in norms for array in norm]
+        return projections + self._norm_arrays(trainer)
 
     def _set_trainer_arrays(self, arrays: Arrays) -> None:
         trainer, n = self._trainer, self._trainer.n_projections
         for layer, value in enumerate(arrays[:n]):
             trainer.set_projection(layer, value)
-        for layer in range(trainer.n_norms):
-            gain, shift, mean, variance = arrays[n + 4 * layer : n + 4 * layer + 4]
-            trainer.set_norm(layer, gain, shift, mean, variance)
+        self._set_norm_arrays(arrays[n:])
 
     def _take_over(self, old: _core.Trainer) -> None:
         self._set_trainer_arrays(self._trainer_arrays(old))
@@ -231,54 +226,3 @@ class LocalLossEstimator(LayerLocalEstimator):
             self._trainer.set_projection(layer, value)
 
         self._assign("projection_coefs_", values, write)
-
-    def _norm_list(self, name: str, which: int) -> Arrays:
-        n = self._trainer.n_norms if self.__sklearn_is_fitted__() else 0
-        return self._list(name, lambda i: self._trainer.norm(i)[which], n)
-
-    def _assign_norms(self, name: str, which: int, values: Sequence[ArrayLike]) -> None:
-        def write(layer: int, value: NDArray[np.float32]) -> None:
-            arrays = list(self._trainer.norm(layer))
-            arrays[which] = value
-            self._trainer.set_norm(layer, *arrays)
-
-        self._assign(name, values, write)
-
-    @property
-    def norm_gains_(self) -> Arrays:
-        """Gains of the units of each layer, with `batch_normalization`; assign a whole list."""
-        return self._norm_list("norm_gains_", 0)
-
-    @norm_gains_.setter
-    def norm_gains_(self, values: Sequence[ArrayLike]) -> None:
-        self._assign_norms("norm_gains_", 0, values)
-
-    @property
-    def norm_shifts_(self) -> Arrays:
-        """Shifts of the units of each layer, with `batch_normalization`; assign a whole list."""
-        return self._norm_list("norm_shifts_", 1)
-
-    @norm_shifts_.setter
-    def norm_shifts_(self, values: Sequence[ArrayLike]) -> None:
-        self._assign_norms("norm_shifts_", 1, values)
-
-    @property
-    def norm_means_(self) -> Arrays:
-        """Running means before the activation, which prediction uses; assign a whole list."""
-        return self._norm_list("norm_means_", 2)
-
-    @norm_means_.setter
-    def norm_means_(self, values: Sequence[ArrayLike]) -> None:
-        self._assign_norms("norm_means_", 2, values)
-
-    @property
-    def norm_variances_(self) -> Arrays:
-        """Running variances before the activation, at least 0; assign a whole list."""
-        return self._norm_list("norm_variances_", 3)
-
-    @norm_variances_.setter
-    def norm_variances_(self, values: Sequence[ArrayLike]) -> None:
-        for layer, value in enumerate(values):
-            if not np.all(np.asarray(value) >= 0):
-                raise ValueError(f"norm_variances_[{layer}] must be at least 0, got {value!r}.")
-        self._assign_norms("norm_variances_", 3, values)

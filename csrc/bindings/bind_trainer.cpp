@@ -117,10 +117,10 @@ std::unique_ptr<BoundTrainer> make(
         evolution_options(population_size, std, std_decay, perturbation, rank, antithetic,
                           fitness_shaping, top_k, group_size, fitness));
   else if (kind == Method::noprop)
-    bound->trainer =
-        std::make_unique<NoProp>(net, options,
-                                 noprop_options(variant, block_feedback, alpha_bar, noise_schedule,
-                                                eta, max_snr_weight, embedding_dim));
+    bound->trainer = std::make_unique<NoProp>(
+        net, options,
+        noprop_options(variant, block_feedback, alpha_bar, noise_schedule, eta, max_snr_weight,
+                       embedding_dim));
   else if (kind == Method::ensemble_kalman)
     bound->trainer = make_ensemble_kalman(
         net, options,
@@ -283,27 +283,37 @@ void set_projection(const BoundTrainer& bound, std::size_t layer, const py::arra
   local_loss(bound).set_projection(layer, checked<float>("value", value, n, n));
 }
 
-py::tuple norm(const BoundTrainer& bound, std::size_t layer) {
-  const LocalLoss::Norm n = local_loss(bound).norm(layer);
+std::size_t n_norms(const BoundTrainer& bound) {
+  const BatchNormalization* norms = bound.trainer->batch_normalization();
+  return norms == nullptr ? 0 : norms->size();
+}
+
+BatchNormalization& batch_normalization(const BoundTrainer& bound) {
+  if (n_norms(bound) == 0) fail("this trainer has no batch normalization");
+  return *bound.trainer->batch_normalization();
+}
+
+py::tuple norm(const BoundTrainer& bound, std::size_t index) {
+  const BatchNormalization::Arrays n = batch_normalization(bound).get(index);
   const auto copy = [&](const float* values) {
-    py::array_t<float> out = plain(n.size, 0);
-    std::copy_n(values, n.size, out.mutable_data());
+    py::array_t<float> out = plain(n.n, 0);
+    std::copy_n(values, n.n, out.mutable_data());
     return out;
   };
   return py::make_tuple(copy(n.gain), copy(n.shift), copy(n.mean), copy(n.variance));
 }
 
-void set_norm(const BoundTrainer& bound, std::size_t layer, const py::array& gain,
+void set_norm(const BoundTrainer& bound, std::size_t index, const py::array& gain,
               const py::array& shift, const py::array& mean, const py::array& variance) {
-  const std::size_t n = local_loss(bound).norm(layer).size;
-  const LocalLoss::Norm value{
+  const std::size_t n = batch_normalization(bound).get(index).n;
+  const BatchNormalization::Arrays value{
       checked<float>("gain", gain, n, 0), checked<float>("shift", shift, n, 0),
       checked<float>("mean", mean, n, 0), checked<float>("variance", variance, n, 0), n};
   for (std::size_t i = 0; i < n; ++i)
     if (!(value.variance[i] >= 0))
       fail("variance[" + std::to_string(i) + "] is " + std::to_string(value.variance[i]) +
            ", expected at least 0");
-  local_loss(bound).set_norm(layer, value);
+  batch_normalization(bound).set(index, value);
 }
 
 }  // namespace
@@ -362,11 +372,7 @@ void bind_trainer(py::module_& m) {
                              })
       .def("projection", &projection, py::arg("layer"))
       .def("set_projection", &set_projection, py::arg("layer"), py::arg("value"))
-      .def_property_readonly("n_norms",
-                             [](const BoundTrainer& b) {
-                               const auto* t = dynamic_cast<LocalLoss*>(b.trainer.get());
-                               return t == nullptr ? 0 : t->n_norms();
-                             })
+      .def_property_readonly("n_norms", &n_norms)
       .def("norm", &norm, py::arg("layer"))
       .def("set_norm", &set_norm, py::arg("layer"), py::arg("gain"), py::arg("shift"),
            py::arg("mean"), py::arg("variance"))

@@ -2,6 +2,7 @@
 #include "methods/local_loss.h"
 
 #include <algorithm>
+#include <numeric>
 #include <string>
 
 #include "base/error.h"
@@ -10,9 +11,23 @@ namespace bpfree {
 
 using product::kPanel;
 
+namespace {
+
+std::vector<std::size_t> hidden_layers(const Network& network) {
+  std::vector<std::size_t> layers(std::max(network.layers().size(), std::size_t{1}) - 1);
+  std::iota(layers.begin(), layers.end(), std::size_t{0});
+  return layers;
+}
+
+}  // namespace
+
 LocalLoss::LocalLoss(Network& network, const TrainerOptions& options,
                      const LocalLossOptions& local_loss)
-    : DenseTrainer(network, options), local_(local_loss) {
+    : DenseTrainer(network, options),
+      local_(local_loss),
+      norms_(network,
+             local_loss.batch_normalization ? hidden_layers(network) : std::vector<std::size_t>{},
+             options.optimizer.solver) {
   const std::size_t n_outputs = network.n_outputs();
   if (n_layers() < 2) fail("local losses need at least 1 hidden layer, got 0");
   if (!(local_.similarity_weight >= 0 && local_.similarity_weight <= 1))
@@ -49,7 +64,6 @@ LocalLoss::LocalLoss(Network& network, const TrainerOptions& options,
     }
     if (local_.batch_normalization) {
       s.normalized = Buffer<float>(checked_product(batch, y.n_panels * kPanel));
-      s.inverse = Buffer<float>(y.n_panels * kPanel);
       s.factor = Buffer<float>(y.n_panels * kPanel);
     }
     // Several tiles that update a panel would each make its delta, whose product is as deep as the batch.
@@ -73,7 +87,6 @@ LocalLoss::LocalLoss(Network& network, const TrainerOptions& options,
   }
   if (has_sim() || local_.batch_normalization) weight_ = Buffer<float>(batch);
   if (projects) make_projections();
-  if (local_.batch_normalization) make_norms();
 }
 
 std::size_t LocalLoss::head_of(std::size_t layer) const {
@@ -110,7 +123,7 @@ void LocalLoss::check_target(const TrainingData& data) const {
 
 void LocalLoss::prepare_epoch() {
   DenseTrainer::prepare_epoch();
-  drop_folded_network();  // its memory: the first step makes it useless
+  norms_.drop_folded();  // its memory: the first step makes it useless
   start_cache();
   build_schedule();
 }
@@ -282,12 +295,7 @@ std::vector<Trainer::StateArray> LocalLoss::state_arrays() const {
   for (const Layer& v : projections_)
     for (int i = 0; i < projection_state_.n_slots(); ++i)
       arrays.push_back({projection_state_.slot(i) + v.weights, v.n_in, v.n_out});
-  for (std::size_t l = 0; l < norms_.size(); ++l)
-    for (int i = 0; i < norm_state_.n_slots(); ++i) {
-      const std::size_t n = network_.layers()[l].n_out;
-      arrays.push_back({norm_state_.slot(i) + norms_[l].gain, n, 0});
-      arrays.push_back({norm_state_.slot(i) + norms_[l].shift, n, 0});
-    }
+  norms_.append_state(arrays);
   return arrays;
 }
 

@@ -19,11 +19,10 @@
 // Result: same bits for any number of threads.
 #pragma once
 
-#include <memory>
-#include <mutex>
 #include <optional>
 #include <vector>
 
+#include "methods/batch_normalization.h"
 #include "methods/dense_trainer.h"
 #include "network/local_loss.h"
 
@@ -57,15 +56,7 @@ class LocalLoss final : public DenseTrainer {
   void get_projection(std::size_t layer, float* out) const;
   void set_projection(std::size_t layer, const float* value);
 
-  // Batch normalization of a layer: n_l values each; throws Error when there is none.
-  struct Norm {
-    const float *gain, *shift, *mean, *variance;  // the latter two running
-    std::size_t size;
-  };
-  std::size_t n_norms() const { return norms_.size(); }
-  Norm norm(std::size_t layer) const;
-  void set_norm(std::size_t layer, const Norm& value);  // its size is not read
-
+  BatchNormalization* batch_normalization() override { return &norms_; }  // of the hidden layers
   std::vector<StateArray> state_arrays() const override;
   std::vector<Alignment> alignment(const TrainingData&) const override { refuse_alignment(); }
 
@@ -123,11 +114,8 @@ class LocalLoss final : public DenseTrainer {
     Buffer<char> dropped, packed;  // what the next layer reads where there is dropout
     Buffer<float> normalized;      // [batch][n]
     Buffer<float> delta;           // of each panel, as scratch has it; empty: made where it is used
-    Buffer<float> inverse, factor;  // 1 / deviation, and gain times it, as this step has them
+    Buffer<float> factor;          // gain / deviation, as this step has them
     std::vector<product::RowBlock> blocks;  // rows of a panel of 32 units
-  };
-  struct NormAt {  // offsets in norm_values_ and norm_running_
-    std::size_t gain, shift, mean, variance;
   };
   struct SimilarityRows {  // h, or z where there are projections
     const char* data;
@@ -175,6 +163,7 @@ class LocalLoss final : public DenseTrainer {
   void similarity(std::size_t layer, std::size_t first_row) const;
   void project_back(std::size_t layer, std::size_t panel, const Worker& worker) const;
   void update_projection(std::size_t layer, std::size_t tile, const Worker& worker) const;
+  BatchNormalization::Batch norm_batch() const { return {n_, weight_.data(), batch_weight_}; }
   void normalize(std::size_t layer, std::size_t panel) const;
   void drop(std::size_t layer, std::size_t panel, std::size_t first_row, std::size_t n_rows,
             const Worker& worker) const;
@@ -187,16 +176,8 @@ class LocalLoss final : public DenseTrainer {
   void sum_losses();
   product::Parameters projection_parameters(std::size_t layer, std::size_t panel) const;
   void make_projections();
-  void make_norms();
-  Network normalized_network() const;
-  std::shared_ptr<const Network> folded_network() const;
-  void drop_folded_network();
-  static float inverse_deviation(float variance);
   float sample_weight(std::size_t row) const {
     return data().weights != nullptr ? data().weights[batch_order()[row]] : 1.0f;
-  }
-  float inverse_weight() const {
-    return batch_weight_ > 0 ? static_cast<float>(1 / batch_weight_) : 0;
   }
   static const LocalLoss& self_of(const void* self) {
     return static_cast<const LocalLoss&>(*stage(self).trainer);
@@ -221,13 +202,7 @@ class LocalLoss final : public DenseTrainer {
   Buffer<float> projection_values_;
   Buffer<std::uint32_t> projection_shadow_;
   OptimizerState projection_state_;
-  std::vector<NormAt> norms_;
-  Buffer<float> norm_values_, norm_running_;
-  OptimizerState norm_state_;
-  // The network with batch normalization in its weights, while neither changes: made when it is first predicted with.
-  mutable std::mutex folding_;
-  mutable std::shared_ptr<const Network> folded_;
-  mutable std::uint64_t folded_version_ = 0;  // of the network
+  BatchNormalization norms_;
 
   bool caches_ = false, reads_cache_ = false, fills_cache_ = false;
   Cache cache_;

@@ -13,8 +13,6 @@ using product::kPanel;
 
 namespace {
 
-constexpr float kNormMomentum = 0.1f;  // of the running statistics
-
 // Rows first.. of an array in panels [n_columns / 32][n_rows][32] as columns: out [n_columns][32], zero beyond n.
 void transpose_rows(float* out, const float* panels, std::size_t n_rows, std::size_t n_columns,
                     std::size_t first, std::size_t n) {
@@ -65,56 +63,17 @@ void LocalLoss::forward(std::size_t index, std::size_t tile, const Worker& worke
 }
 
 void LocalLoss::normalize(std::size_t layer, std::size_t panel) const {
-  const Layer& y = network_.layers()[layer];
   const LayerState& s = layer_[layer];
-  const NormAt& at = norms_[layer];
   const std::size_t column = panel * kPanel;
-  const std::size_t stride = y.n_panels * kPanel;
-  float* running_mean = norm_running_.data() + at.mean + column;
-  float* running_variance = norm_running_.data() + at.variance + column;
-  float* inverse = s.inverse.data() + column;
-  const float* gain = norm_values_.data() + at.gain + column;
-  alignas(64) float mean[kPanel];
-  alignas(64) float variance[kPanel];
-  if (trains(layer)) {
-    product::kernels().moments({.a = s.normalized.data() + column,
-                                .a_stride = stride,
-                                .n_rows = n_,
-                                .weight = weight_.data(),
-                                .inverse_weight = inverse_weight(),
-                                .mean = mean,
-                                .variance = variance});
-    // A weight of 2 is two rows. Weights that are shares of a whole say nothing about what the variance lacks.
-    const auto n = static_cast<float>(batch_weight_);
-    const float unbiased = n >= 2 ? n / (n - 1) : 1;
-    for (std::size_t j = 0; n > 0 && j < kPanel && column + j < y.n_out; ++j) {
-      running_mean[j] += kNormMomentum * (mean[j] - running_mean[j]);
-      // One row has no spread that could be estimated.
-      if (n_ > 1 || n >= 2)
-        running_variance[j] += kNormMomentum * (unbiased * variance[j] - running_variance[j]);
-    }
-  } else {
-    std::copy_n(running_mean, kPanel, mean);
-    std::copy_n(running_variance, kPanel, variance);
-  }
-  for (std::size_t j = 0; j < kPanel; ++j) {
-    inverse[j] = inverse_deviation(variance[j]);
-    s.factor[column + j] = gain[j] * inverse[j];
-  }
-  kernels_.normalize({.a = s.normalized.data() + column,
-                      .a_stride = stride,
-                      .n_rows = n_,
-                      .mean = mean,
-                      .inverse = inverse,
-                      .gain = gain,
-                      .shift = norm_values_.data() + at.shift + column,
-                      .activation = network_.activation(),
-                      .h = hidden_[layer].data() + column * element_,
-                      .h_stride = hidden_stride(layer),
-                      .preactivation = preactivation_[layer].size() > 0
-                                           ? preactivation_[layer].data() + column
-                                           : nullptr,
-                      .preactivation_stride = stride});
+  norms_.normalize(
+      kernels_, layer, panel, norm_batch(), trains(layer),
+      {.a = s.normalized.data() + column,
+       .a_stride = network_.layers()[layer].n_panels * kPanel,
+       .factor = s.factor.data() + column,
+       .h = hidden_[layer].data() + column * element_,
+       .h_stride = hidden_stride(layer),
+       .preactivation =
+           preactivation_[layer].size() > 0 ? preactivation_[layer].data() + column : nullptr});
 }
 
 void LocalLoss::drop(std::size_t layer, std::size_t panel, std::size_t first_row,
@@ -228,7 +187,7 @@ void LocalLoss::compute_delta(std::size_t layer, std::size_t panel, void* delta,
                             .normalized_stride = network_.layers()[layer].n_panels * kPanel,
                             .factor = s.factor.data() + panel * kPanel,
                             .weight = weight_.data(),
-                            .inverse_weight = inverse_weight(),
+                            .inverse_weight = norm_batch().inverse_weight(),
                             .delta = delta,
                             .gain_gradient = gain_gradient,
                             .shift_gradient = column_sums});
@@ -239,17 +198,8 @@ void LocalLoss::update_biases(std::size_t index, std::size_t panel,
                               const float* column_sums) const {
   if (is_output(index) || norms_.empty())
     return DenseTrainer::update_biases(index, panel, column_sums);
-  const float* gain_gradient = extra_scratch(const_cast<float*>(column_sums));
-  const auto update = [&](std::size_t at, const float* gradient) {
-    product::Parameters parameters{.value = norm_values_.data() + at};
-    norm_state_.attach(parameters, at);
-    product::kernels().vector_update({.parameters = parameters,
-                                      .gradient = gradient,
-                                      .n = kPanel,
-                                      .step = step_constants(true, false)});
-  };
-  update(norms_[index].gain + panel * kPanel, gain_gradient);
-  update(norms_[index].shift + panel * kPanel, column_sums);
+  norms_.update(index, panel, extra_scratch(const_cast<float*>(column_sums)), column_sums,
+                step_constants(true, false));
 }
 
 void LocalLoss::update_projection(std::size_t layer, std::size_t tile, const Worker& worker) const {

@@ -21,6 +21,8 @@
 
 namespace bpfree {
 
+class BatchNormalization;
+
 struct TrainerOptions {
   OptimizerOptions optimizer;
   std::size_t batch_size = 128;
@@ -81,6 +83,9 @@ class Trainer : private PhaseSource {
   // State of feedback that learns, in the feedback's packed layout (layer l's begins at the offset); else null or no slots.
   virtual const OptimizerState* feedback_state() const { return nullptr; }
   virtual std::size_t feedback_offset(std::size_t) const { return 0; }
+
+  // Null, or empty: none.
+  virtual BatchNormalization* batch_normalization() { return nullptr; }
 
   // The solver's state as plain arrays, to save and to resume: for each layer and slot that of W [n_in, n_out] and that of b
   // [n_out]; then, where feedback learns, for each hidden layer and slot that of the feedback.

@@ -289,6 +289,6 @@ def test_other_methods_have_none_of_this(call):
     network = core.Network([4, 5, 3], "relu", "softmax_cross_entropy", "float32")
     trainer = core.Trainer(network, method="backprop")
     arguments = {"set_cache": [True], "drop_cache": []}.get(call, [0])
-    with pytest.raises(ValueError, match=r"local losses|no stages"):
+    with pytest.raises(ValueError, match=r"local losses|no stages|no batch normalization"):
         getattr(trainer, call)(*arguments)
     assert (trainer.n_projections, trainer.n_norms) == (0, 0)
