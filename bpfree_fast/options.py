@@ -118,7 +118,9 @@ _OPTIONS = [
     _word("--local-loss", local.LOCAL_LOSSES, "Local losses: what a layer learns from."),
     _number("--similarity-weight", "Local losses: share of the similarity in predsim."),
     _flag("--sim-projection", "Local losses: map the outputs before their similarity."),
-    _flag("--batch-normalization", "Local losses: normalise every unit over the minibatch."),
+    _flag(
+        "--batch-normalization", "Local losses, NoProp: normalise every unit over the minibatch."
+    ),
     _number("--dropout", "Local losses: share of outputs that the next layer misses."),
     _word(
         "--layers", TRAINING_ORDERS, "Local losses, Forward-Forward: all layers at once or in turn."
@@ -157,6 +159,7 @@ _OPTIONS = [
     _word("--block-feedback", noprop.BLOCK_FEEDBACK, "NoProp: how a block's error goes back."),
     _number("--n-steps", "NoProp, ct and fm: steps of a prediction.", int),
     _word("--ode-rule", noprop.RULES, "NoProp, ct and fm: rule of these steps."),
+    _flag("--inference-noise", "NoProp, dt: add the posterior's noise to a prediction."),
     _number("--n-ens", "Ensemble Kalman: members.", int),
     _word("--update", enkf.UPDATES, "Ensemble Kalman: how a kept ensemble moves."),
     _number("--dt", "Ensemble Kalman: first step.  [default: 100; gauss_newton: 10; kept: 1]"),

@@ -5,6 +5,7 @@ from itertools import pairwise
 
 import numpy as np
 from oracle import noprop as oracle
+from oracle import noprop_norm as normed
 from oracle import random
 from oracle.activations import ACTIVATIONS
 
@@ -13,7 +14,9 @@ from bpfree_fast import _core as core
 NOISY_LABEL, FEEDBACK = 7, 4  # random::Purpose
 TIME_TENSOR, TIME_FEATURES = 0xFFFFFE, 64
 INPUT_UNITS, LABEL_UNITS, JOIN = 32, 64, (40, 24)
+INFERENCE_TENSOR = 0xFFFFFF
 RATE, SEED = 0.5, 7  # of one SGD step: the gradient is the change divided by it
+VARIANTS = {"dt": {}, "ct": {"n_blocks": 1}, "fm": {"n_blocks": 1}}
 
 
 def time_features(t):
@@ -38,6 +41,7 @@ class Problem:
         self, variant="dt", n=23, n_blocks=3, n_classes=5, dim=None, activation="tanh",
         dtype="float32", schedule="cosine", weighted=False, join=JOIN, n_features=19,
         block_feedback="exact", alpha_bar=None, eta=0.7, max_snr_weight=0.0,
+        batch_normalization=False,
     ):  # fmt: skip
         rng = np.random.default_rng(3)
         self.variant, self.n_blocks, self.n_classes = variant, n_blocks, n_classes
@@ -75,6 +79,15 @@ class Problem:
         self.x = rng.normal(size=(n, n_features)).astype(np.float32)
         self.label = rng.integers(0, n_classes, n).astype(np.int32)
         self.sample_weight = rng.uniform(0.2, 2.0, n).astype(np.float32) if weighted else None
+        # Gain, shift, and the running mean and variance of all layers but the classes.
+        hidden = [s[1] for s in self.shapes[:-1]] * n_blocks if batch_normalization else []
+        self.norms = [
+            tuple(
+                (centre + 0.3 * rng.uniform(-1, 1, size=n)).astype(np.float32)
+                for centre in (1.0, 0.0, 0.0, 1.0)
+            )
+            for n in hidden
+        ]
         self.alpha_bar = oracle.schedule(schedule, n_blocks) if alpha_bar is None else alpha_bar
 
     def trainer(self, **options):
@@ -84,10 +97,13 @@ class Problem:
             "block_feedback": self.block_feedback, "max_snr_weight": self.max_snr_weight,
             "alpha_bar": list(self.alpha_bar) if self.variant == "dt" else [],
             "embedding_dim": 0 if self.one_hot else self.dim,
+            "batch_normalization": bool(self.norms),
         }  # fmt: skip
         trainer = core.Trainer(self.network, method="noprop", **defaults | options)
         if not self.one_hot:
             trainer.set_embedding(self.embedding)
+        for index, arrays in enumerate(self.norms):
+            trainer.set_norm(index, *arrays)
         return trainer
 
     def run(self, trainer=None, **options):
@@ -101,6 +117,14 @@ class Problem:
         """Matrices and biases of a block."""
         own = slice(t * self.n_parts, (t + 1) * self.n_parts)
         return self.weights[own], self.biases[own]
+
+    def norms_of(self, t):
+        n = self.n_parts - 1
+        return self.norms[t * n : (t + 1) * n]
+
+    def predicting_block(self, t):
+        """The same with batch normalization by the running statistics in them."""
+        return normed.folded(*self.block(t), self.norms_of(t))
 
     def noise(self, t, step=0):
         shape = (len(self.x), self.dim)
@@ -169,3 +193,59 @@ class Problem:
             for actual, wanted in ((ours, p), (of_bias, q)):
                 error, norm = np.linalg.norm(actual - wanted), np.linalg.norm(wanted)
                 assert error <= relative * max(norm, 0.1), (k, error, norm)
+
+
+def parameters(network):
+    layers = range(network.n_layers)
+    return [network.weights(k) for k in layers] + [network.biases(k) for k in layers]
+
+
+def assert_equal(one, other):
+    for a, b in zip(one, other, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def predicted(problem, trainer, n_steps=None, heun=False, noise=False, end=None):
+    """Class weights after each stage, from the oracle."""
+    f = ACTIVATIONS[problem.activation]
+    n, embedding = len(problem.x), problem.embedding.astype(np.float64)
+
+    def draw(index):
+        word = random.matrix_words(7, (1, problem.dim), 7, INFERENCE_TENSOR, index)
+        return random.normal(word)[:, : problem.dim]
+
+    def estimate(t, z, time=None):
+        if time is not None:
+            z = np.hstack([z, time_features(np.full(n, time))])
+        o = oracle.forward(problem.x, z, *problem.predicting_block(t), f)[1]
+        return o if problem.variant == "fm" else oracle.softmax(o)
+
+    z = np.repeat(draw(0), n, axis=0)
+    weights, mass, stages = np.zeros((n, problem.n_classes)), 0.0, []
+    count = problem.n_blocks if problem.variant == "dt" else n_steps
+    for s in range(count):
+        shift = 0.0
+        if problem.variant == "dt":
+            a, b, c = oracle.coefficients(problem.alpha_bar[s], problem.alpha_bar[s + 1])
+            p = estimate(s, z)
+            shift = np.sqrt(c) * draw(s + 1) if noise else 0.0
+        else:
+            now, then = s / n_steps, (s + 1) / n_steps
+            a, b = 1 / n_steps, 1.0
+            if problem.variant == "ct":
+                line = problem.schedule == "linear"
+                rise = [t if line else np.sin(np.pi * t / 2) ** 2 for t in (now, then)]
+                share = [oracle.CUT * value for value in rise]
+                b = np.sqrt((1 - share[1]) / (1 - share[0]))
+                a = np.sqrt(share[1]) - b * np.sqrt(share[0])
+            p = estimate(0, z, now)
+            if heun:
+                p = (p + estimate(0, a * p @ embedding + b * z, then)) / 2
+        z = a * p @ embedding + b * z + shift
+        weights, mass = a * p + b * weights, a + b * mass
+        if problem.variant == "fm":
+            squares = ((z[:, None] - embedding) ** 2).sum(axis=2)
+            stages.append(oracle.softmax(-squares))
+        else:
+            stages.append(weights / mass)
+    return np.stack(stages), z

@@ -29,10 +29,11 @@ _DIGEST_ROWS = 256
 
 @dataclass
 class Part:
-    """Some blocks that one estimator has trained: of each layer W, b and the optimizer's state."""
+    """Some blocks that one estimator has trained, with the optimizer's state of all they learn."""
 
     blocks: list[int]
-    layers: list[Arrays]
+    layers: list[Arrays]  # W, b, and their state
+    norms: list[Arrays]  # gain, shift, running mean and variance, and the state of the first two
     loss_curve: list[float]
 
 
@@ -46,36 +47,53 @@ class _Fitted:
     part: Part
 
 
-def _layers_of(est: NoPropEstimator, blocks: Sequence[int]) -> list[int]:
-    per_block = est._network.n_layers // est._architecture["n_blocks"]
+def _of_blocks(est: NoPropEstimator, n: int, blocks: Sequence[int]) -> list[int]:
+    """Give which of n things, as many of each block, belong to some blocks."""
+    per_block = n // est._architecture["n_blocks"]
     return [block * per_block + i for block in blocks for i in range(per_block)]
+
+
+def _slots(est: NoPropEstimator, state: Arrays) -> tuple[list[slice], list[slice]]:
+    """Give where in the optimizer's state that of each layer lies, and of each normalisation."""
+    n_layers, n_norms = est._network.n_layers, est._trainer.n_norms
+    size = len(state) // (n_layers + n_norms)
+    all_slots = [slice(i * size, (i + 1) * size) for i in range(n_layers + n_norms)]
+    return all_slots[:n_layers], all_slots[n_layers:]
 
 
 def part_of(est: NoPropEstimator) -> Part:
     """Copy the blocks that an estimator has trained."""
-    net, state = est._network, est._trainer.optimizer_state()
-    slots = len(state) // net.n_layers
+    net, trainer, blocks = est._network, est._trainer, est.trained_blocks_
+    state = trainer.optimizer_state()
+    of_layer, of_norm = _slots(est, state)
     layers = [
-        [net.weights(i), net.biases(i), *state[i * slots : (i + 1) * slots]]
-        for i in _layers_of(est, est.trained_blocks_)
+        [net.weights(i), net.biases(i), *state[of_layer[i]]]
+        for i in _of_blocks(est, net.n_layers, blocks)
     ]
-    return Part(est.trained_blocks_, layers, est.loss_curve_)
+    norms = [
+        [*trainer.norm(i), *state[of_norm[i]]] for i in _of_blocks(est, trainer.n_norms, blocks)
+    ]
+    return Part(blocks, layers, norms, est.loss_curve_)
 
 
 def put_together(est: NoPropEstimator, parts: Sequence[Part]) -> None:
     """Give an estimator the blocks of all parts, and the mean of their losses."""
-    state = est._trainer.optimizer_state()
-    slots = len(state) // est._network.n_layers
+    net, trainer = est._network, est._trainer
+    state = trainer.optimizer_state()
+    of_layer, of_norm = _slots(est, state)
     total = np.zeros(len(parts[0].loss_curve))
     for part in parts:
-        for i, (weights, biases, *own) in zip(
-            _layers_of(est, part.blocks), part.layers, strict=True
-        ):
-            est._network.set_weights(i, weights)
-            est._network.set_biases(i, biases)
-            state[i * slots : (i + 1) * slots] = own
+        layers = _of_blocks(est, net.n_layers, part.blocks)
+        for i, (weights, biases, *own) in zip(layers, part.layers, strict=True):
+            net.set_weights(i, weights)
+            net.set_biases(i, biases)
+            state[of_layer[i]] = own
+        norms = _of_blocks(est, trainer.n_norms, part.blocks)
+        for i, (gain, shift, mean, variance, *own) in zip(norms, part.norms, strict=True):
+            trainer.set_norm(i, gain, shift, mean, variance)
+            state[of_norm[i]] = own
         total += np.array(part.loss_curve) * len(part.blocks)
-    est._trainer.set_optimizer_state(state)
+    trainer.set_optimizer_state(state)
     est.trained_blocks_ = sorted(block for part in parts for block in part.blocks)
     est.loss_curve_ = [float(loss) for loss in total / len(est.trained_blocks_)]
     est.loss_ = est.loss_curve_[-1] if est.loss_curve_ else np.nan

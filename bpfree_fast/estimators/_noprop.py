@@ -15,6 +15,7 @@ from .. import _validation as check
 from . import _apart
 from ._base import NetworkEstimator
 from ._fitted import Arrays
+from ._norms import NormalizedNetwork
 from ._parameters import SCHEDULES, Settings
 from ._training import Samples
 
@@ -31,7 +32,7 @@ _DISTANCE_ROWS = 256
 _MAX_COMPARED = 2048
 
 
-class NoPropEstimator(NetworkEstimator):
+class NoPropEstimator(NormalizedNetwork, NetworkEstimator):
     """Blocks that learn side by side, each to tell a label from a noisy copy of it."""
 
     _core_method: ClassVar[str] = "noprop"
@@ -43,7 +44,12 @@ class NoPropEstimator(NetworkEstimator):
         "logistic",
         "sigmoid",
     )
-    _array_lists: ClassVar[tuple[str, ...]] = ("coefs_", "intercepts_", "_embeddings")
+    _array_lists: ClassVar[tuple[str, ...]] = (
+        "coefs_",
+        "intercepts_",
+        "_embeddings",
+        *NormalizedNetwork._norm_lists,
+    )
 
     variant: str
     n_blocks: int
@@ -54,6 +60,7 @@ class NoPropEstimator(NetworkEstimator):
     eta: float | None
     max_snr_weight: float
     block_feedback: str
+    batch_normalization: bool
     n_steps: int
     ode_rule: str
     inference_noise: bool
@@ -120,6 +127,7 @@ class NoPropEstimator(NetworkEstimator):
             "eta": eta,
             "max_snr_weight": cut,
             "embedding_dim": 0,
+            "batch_normalization": check.flag("batch_normalization", self.batch_normalization),
         }
 
     def _architecture_of(self, settings: Settings) -> dict[str, Any]:
@@ -130,6 +138,7 @@ class NoPropEstimator(NetworkEstimator):
             "input_units": int(self.input_units),
             "label_units": int(self.label_units),
             "class_embedding": self.class_embedding,
+            "batch_normalization": bool(self.batch_normalization),
         }
 
     def _embedding_dim(self) -> int:
@@ -216,6 +225,9 @@ class NoPropEstimator(NetworkEstimator):
             only = self.classes_.tolist()
             raise ValueError(f"y has one class, {only}: NoProp needs at least two.")
         super()._start(settings, dtype, loss)
+        if self.batch_normalization:
+            units = self.input_units + self.label_units + sum(settings.hidden)
+            self.n_params_ += 2 * self._architecture["n_blocks"] * units
         self.trained_blocks_: list[int] = []
         # By what the blocks were trained, in the order of the calls of fit that changed it.
         self._recipes: list[dict[str, Any]] = []
@@ -262,6 +274,7 @@ class NoPropEstimator(NetworkEstimator):
     def _take_over(self, old: _core.Trainer) -> None:
         if not old.is_one_hot:
             self._trainer.set_embedding(old.embedding())
+        self._set_norm_arrays(self._norm_arrays(old))
 
     def _block_range(self, blocks: Iterable[int]) -> tuple[int, int]:
         """Check a range of blocks, and give where it begins and ends."""
@@ -281,7 +294,13 @@ class NoPropEstimator(NetworkEstimator):
     def _weights(self) -> Arrays:
         layers = range(self._network.n_layers)
         matrices = [self._network.weights(layer) for layer in layers]
-        return matrices + [self._network.biases(layer) for layer in layers]
+        biases = [self._network.biases(layer) for layer in layers]
+        return matrices + biases + self._norm_arrays(self._trainer)
+
+    def _set_weights(self, arrays: Arrays) -> None:
+        n = 2 * self._network.n_layers
+        super()._set_weights(arrays[:n])
+        self._set_norm_arrays(arrays[n:])
 
     @property
     def _embeddings(self) -> Arrays:

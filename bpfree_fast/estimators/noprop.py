@@ -56,6 +56,10 @@ block_feedback : {'exact', 'direct'}, default='exact'
     How the error of a block reaches its own lower layers: by the exact gradient, which is
     backpropagation inside the block; or by fixed random matrices straight from its logits, which
     is direct feedback alignment, and propagates nothing back at all.
+batch_normalization : bool, default=False
+    Whether to normalise every unit of a block but its classes over the minibatch, before the
+    activation; each block by itself. Sample weights enter the statistics. Prediction uses running
+    ones.
 n_steps : int, default=100
     Steps of a prediction with 'ct' and 'fm', at least 1.
 ode_rule : {'euler', 'heun'}, default='euler'
@@ -70,6 +74,9 @@ classes_ : ndarray of shape (n_classes,)
 coefs_, intercepts_ : list of ndarray
     Weights and intercepts, block after block: input branch, label branch, `hidden_layer_sizes`,
     classes.
+norm_gains_, norm_shifts_, norm_means_, norm_variances_ : list of ndarray
+    With `batch_normalization`, of each layer of each block but the classes: what it learns, and the
+    running statistics.
 class_embedding_ : ndarray of shape (n_classes, dim)
     The vectors that stand for the classes.
 alpha_bar_ : ndarray of shape (n_blocks + 1,)
@@ -119,9 +126,9 @@ class NoPropClassifier(NoPropEstimator, NetworkClassifier):
     Within a block the gradient is exact: a block of five layers is trained by backpropagation
     through those five layers, unless ``block_feedback='direct'``.
 
-    Differs from the paper: dense blocks without batch normalisation; no learned embedding and no
-    linear head on z, whose part the class weights take; 'ct' has fixed schedules, a cut of its
-    weights and steps that keep the variance of the noise.
+    Differs from the paper: dense blocks, without batch normalisation unless asked for; no learned
+    embedding and no linear head on z, whose part the class weights take; 'ct' has fixed schedules,
+    a cut of its weights and steps that keep the variance of the noise.
 
     References
     ----------
@@ -154,6 +161,7 @@ class NoPropClassifier(NoPropEstimator, NetworkClassifier):
         eta: float | None = None,
         max_snr_weight: float = 5.0,
         block_feedback: str = "exact",
+        batch_normalization: bool = False,
         n_steps: int = 100,
         ode_rule: str = "euler",
         inference_noise: bool = False,
@@ -227,6 +235,7 @@ class NoPropClassifier(NoPropEstimator, NetworkClassifier):
         self.eta = eta
         self.max_snr_weight = max_snr_weight
         self.block_feedback = block_feedback
+        self.batch_normalization = batch_normalization
         self.n_steps = n_steps
         self.ode_rule = ode_rule
         self.inference_noise = inference_noise

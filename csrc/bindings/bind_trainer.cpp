@@ -120,7 +120,7 @@ std::unique_ptr<BoundTrainer> make(
     bound->trainer = std::make_unique<NoProp>(
         net, options,
         noprop_options(variant, block_feedback, alpha_bar, noise_schedule, eta, max_snr_weight,
-                       embedding_dim));
+                       embedding_dim, batch_normalization));
   else if (kind == Method::ensemble_kalman)
     bound->trainer = make_ensemble_kalman(
         net, options,

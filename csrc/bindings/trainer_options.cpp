@@ -104,7 +104,8 @@ EvolutionOptions evolution_options(std::int64_t population_size, double std, dou
 
 NoPropOptions noprop_options(const std::string& variant, const std::string& block_feedback,
                              const std::vector<double>& alpha_bar, const std::string& schedule,
-                             double eta, double max_snr_weight, std::int64_t embedding_dim) {
+                             double eta, double max_snr_weight, std::int64_t embedding_dim,
+                             bool batch_normalization) {
   if (embedding_dim < 0)
     fail("embedding_dim is " + std::to_string(embedding_dim) + ", expected at least 0");
   NoPropOptions options;
@@ -120,6 +121,7 @@ NoPropOptions noprop_options(const std::string& variant, const std::string& bloc
   options.eta = eta;
   options.max_snr_weight = max_snr_weight;
   options.embedding_dim = static_cast<std::size_t>(embedding_dim);
+  options.batch_normalization = batch_normalization;
   return options;
 }
 

@@ -15,13 +15,26 @@ using product::kPanel;
 
 namespace {
 
-constexpr std::size_t kGroupBlocks = 16;  // blocks that have arrays of their own at the same time
+constexpr std::size_t kGroupBlocks =
+    16;  // at most so many blocks have arrays of their own at the same time
 constexpr std::uint32_t kTimeTensor = 0xfffffe;  // of the stream that times are drawn from
+
+std::vector<std::size_t> hidden_layers(const Network& network) {
+  std::vector<std::size_t> layers;
+  const std::size_t n = network.blocks() == nullptr ? 1 : network.blocks()->n_layers();
+  for (std::size_t k = 0; k < network.layers().size(); ++k)
+    if ((k + 1) % n != 0) layers.push_back(k);
+  return layers;
+}
 
 }  // namespace
 
 NoProp::NoProp(Network& network, const TrainerOptions& options, const NoPropOptions& noprop)
-    : Trainer(network, options), noprop_(noprop) {
+    : Trainer(network, options),
+      noprop_(noprop),
+      norms_(network,
+             noprop.batch_normalization ? hidden_layers(network) : std::vector<std::size_t>{},
+             options.optimizer.solver) {
   if (network.blocks() == nullptr) fail("NoProp needs a network of blocks");
   check_has_derivative(network.activation());
   if (formulas::derivative_from_preactivation(network.activation()))
@@ -53,13 +66,19 @@ NoProp::NoProp(Network& network, const TrainerOptions& options, const NoPropOpti
     input_blocks_.push_back(product::row_blocks(layer(part).n_in, kernels_.tile_rows));
   full_blocks_ = product::row_blocks(options.batch_size, kernels_.tile_rows);
   packed_x_ = Buffer<char>(checked_product(batch, s.n_features, element_));
-  for (std::size_t i = 0; i < std::min(kGroupBlocks, s.n_blocks); ++i) {
+  const std::size_t n_slots = divide_up(s.n_blocks, divide_up(s.n_blocks, kGroupBlocks));
+  for (std::size_t i = 0; i < n_slots; ++i) {
     Slot slot;
     slot.z = Buffer<char>(checked_product(batch, z_stride(), element_));
     slot.packed_z = Buffer<char>(checked_product(batch, s.n_label, element_));
     for (std::size_t k = 0; k < n_hidden(); ++k) {
       slot.h.emplace_back(checked_product(batch, hidden_stride(k), element_));
       slot.packed.emplace_back(checked_product(batch, width(k), element_));
+      if (noprop.batch_normalization) {
+        slot.normalized.emplace_back(checked_product(batch, norm_stride(k)));
+        for (auto* of_unit : {&slot.factor, &slot.gain_gradient, &slot.shift_gradient})
+          of_unit->emplace_back(norm_stride(k));
+      }
       if (noprop.feedback) continue;
       slot.delta_t.emplace_back(checked_product(batch / kPanel, batch_stride(k)));
       slot.pairs_t.emplace_back(bf16 && k > 0 ? slot.delta_t.back().size() / 2 : 0);
@@ -78,6 +97,11 @@ NoProp::NoProp(Network& network, const TrainerOptions& options, const NoPropOpti
     slots_.push_back(std::move(slot));
   }
   time_ = Buffer<float>(batch);
+  if (noprop.batch_normalization) sample_weight_ = Buffer<float>(batch);
+  // From 1 to 100 radians per unit of time.
+  for (std::size_t k = 0; k < frequency_.size(); ++k)
+    frequency_[k] =
+        std::pow(100.0, static_cast<double>(k) / static_cast<double>(frequency_.size() - 1));
   if (noprop.feedback) make_feedback();
 }
 
@@ -132,6 +156,7 @@ void NoProp::make_feedback() {
 }
 
 void NoProp::prepare_epoch() {
+  norms_.drop_folded();  // its memory: the first step makes it useless
   tail_blocks_ = product::row_blocks(tail_rows(), kernels_.tile_rows);
 }
 
@@ -140,6 +165,8 @@ void NoProp::before_step() {
   group_first_ = first_block_;
   group_size_ = 0;
   std::fill(row_loss_.begin(), row_loss_.end(), 0.0f);
+  for (std::size_t i = 0; i < n_ && sample_weight_.size() > 0; ++i)
+    sample_weight_[i] = data().weights != nullptr ? data().weights[batch_order()[i]] : 1.0f;
   if (!has_time()) return;
   const Slot& slot = slots_[0];
   random::matrix_block(
@@ -159,34 +186,42 @@ void NoProp::before_step() {
   }
 }
 
-// Groups of blocks, each from its branches to its update; the weight products of the input branches read one packed x.
+// Groups of blocks, each from its branches to its update; the weight products of the input branches read one packed x. With
+// batch normalization a unit's rows are one tile: the label branch waits for all of z, and each delta for all rows of it.
 bool NoProp::build_phase(std::size_t index) {
   const std::size_t n_parts = shape().n_layers(), hidden = n_hidden();
-  const std::size_t n_forward = hidden + 1;
-  const std::size_t n_backward = noprop_.feedback ? 0 : hidden;
+  const std::size_t waits = norms_.empty() ? 0 : 1;
+  const std::size_t n_forward = hidden + 1 + waits;
+  const std::size_t n_backward = noprop_.feedback ? 0 : hidden + waits * (hidden - 1);
   const std::size_t n_phases = n_forward + n_backward + 1;
   const std::size_t group = index / n_phases, phase = index % n_phases;
   const std::size_t n_groups = divide_up(n_trained_, slots_.size());
+  const std::size_t of_group = divide_up(n_trained_, n_groups);
   if (phase == 0) {
     add_losses();
     if (group == n_groups) return false;
-    group_first_ = first_block_ + group * slots_.size();
-    group_size_ = std::min(slots_.size(), first_block_ + n_trained_ - group_first_);
+    group_first_ = first_block_ + group * of_group;
+    group_size_ = std::min(of_group, first_block_ + n_trained_ - group_first_);
     for (std::size_t i = 0; !has_time() && i < group_size_; ++i) {
       const double alpha_bar = noprop_.alpha_bar[block_of(i)];
       std::fill_n(slots_[i].signal.data(), n_, static_cast<float>(std::sqrt(alpha_bar)));
       std::fill_n(slots_[i].noise.data(), n_, static_cast<float>(std::sqrt(1 - alpha_bar)));
       std::fill_n(slots_[i].weight.data(), n_, static_cast<float>(snr_weight_[block_of(i)]));
     }
+    add_labels();
     add_forward(kInput);
-    add_forward(kLabel);
     if (group == 0) add_pack(kInput);
   } else if (phase < n_forward) {
-    add_forward(kLabel + phase);
+    const std::size_t part = kLabel + phase - waits;
+    add_forward(part);
     if (phase == 1) add_pack(kLabel);
-    add_pack(kLabel + phase);
+    if (part > kLabel) add_pack(part);
   } else if (phase < n_forward + n_backward) {
-    add_backward(n_forward + n_backward - 1 - phase);
+    const std::size_t back = phase - n_forward, k = hidden - 1 - back / (1 + waits);
+    if (back % (1 + waits) == 0)
+      add_backward(k);
+    else
+      add_normalize_back(k);
   } else {
     for (std::size_t part = 0; part < n_parts; ++part) add_update(part);
     if (group + 1 == n_groups) add_gather_next();
@@ -201,9 +236,15 @@ void NoProp::add_losses() {
     for (std::size_t i = 0; i < n_; ++i) row_loss_[i] += share * slots_[t].row_loss[i];
 }
 
-// A delta with its column sums; or rows of noisy labels in float32 and an embedding; or what a row's error is made of.
+std::vector<Trainer::StateArray> NoProp::state_arrays() const {
+  std::vector<StateArray> arrays = Trainer::state_arrays();
+  norms_.append_state(arrays);
+  return arrays;
+}
+
+// A delta with its column sums, and with batch normalization what it is made of; or rows of noisy labels in float32 and an embedding; or what a row's error is made of.
 std::size_t NoProp::scratch_bytes() const {
-  const std::size_t delta = (padded_batch_ + 2) * kPanel;
+  const std::size_t delta = (padded_batch_ + 2) * kPanel * (norms_.empty() ? 1 : 2);
   const std::size_t noise = checked_product(kPanel, z_stride()) + dim_;
   const std::size_t row = dim_ + 2 * shape().n_classes;
   return std::max({delta, noise, row}) * sizeof(float);

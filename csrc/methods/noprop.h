@@ -6,6 +6,7 @@
 // Loss:   w_t |p W - u_y|^2 with p = softmax(o), W the class embeddings, w_t the step of the signal-to-noise ratio
 //         (network/noprop.h). Within a block its gradient is exact; or hidden layers get the logits' error by a fixed random
 //         matrix, delta_k = (e B_k) * f'(a_k), and nothing is propagated back at all.
+// Norm:   as an option every unit of h_0 .. h_m is normalised over the batch before f, with statistics of its block's own.
 // dt:     n blocks, each with its noise level. ct: one block for all of t in [0, 1], which it reads as sines and cosines beside
 //         z. fm: the same with z_t = t u_y + (1 - t) z_0 and o W as an estimate of the velocity u_y - z_0.
 // Noise:  a function of (seed, step, block, row of the batch): blocks trained apart are blocks trained together, bit for bit.
@@ -13,15 +14,16 @@
 //         packed copy of it; label noise is made by the tile that multiplies with it. A branch is so many columns of h_0 and
 //         a range of layers: another kind of input branch needs its own forward and update tiles, and nothing else.
 // Shapes: x [batch, n_features], z [batch, dim (+ kTimeFeatures)], h_k [batch, n_k].
-// Source: Li, Teh & Pascanu 2025, arXiv:2503.24322. Differs: dense blocks; no batch normalization; classes are read off the
+// Source: Li, Teh & Pascanu 2025, arXiv:2503.24322. Differs: dense blocks; classes are read off the
 //         weights that the estimates have in z, with no head of their own; the signal-to-noise ratio is cut off.
 // Cost:   a block 2 B (3 n_features n_x + 2 (d n_z) + 3 (rest)) flops, some 20 % less without what goes back to x and z.
 // Result: same bits for any number of threads.
 #pragma once
 
-#include <optional>
+#include <array>
 #include <vector>
 
+#include "methods/batch_normalization.h"
 #include "methods/trainer.h"
 #include "network/noprop.h"
 #include "product/row_blocks.h"
@@ -36,6 +38,7 @@ struct NoPropOptions {
   double eta = 0.1;
   double max_snr_weight = 0;      // ct: cut of the derivative of the signal-to-noise ratio; 0: none
   std::size_t embedding_dim = 0;  // 0: one-hot
+  bool batch_normalization = false;
 };
 
 struct NoPropInference {
@@ -55,6 +58,10 @@ class NoProp final : public Trainer {
 
   // Only blocks first .. first + n - 1 are trained.
   void set_blocks(std::size_t first, std::size_t n);
+
+  // Of the branches and the joining layers, block after block.
+  BatchNormalization* batch_normalization() override { return &norms_; }
+  std::vector<StateArray> state_arrays() const override;
 
   std::size_t embedding_dim() const { return dim_; }
   bool is_one_hot() const { return embedding_.size() == 0; }
@@ -85,6 +92,8 @@ class NoProp final : public Trainer {
     Buffer<float> target;                 // fm: [batch][dim]
     Buffer<float> signal, noise, weight;  // of each row
     Buffer<float> row_loss;
+    // With batch normalization, of each h: [batch][n], gain / deviation; of those from h_1 on, what gain and shift get.
+    std::vector<Buffer<float>> normalized, factor, gain_gradient, shift_gradient;
   };
 
   bool has_time() const { return noprop_.variant != NoPropVariant::dt; }
@@ -103,6 +112,20 @@ class NoProp final : public Trainer {
   bool is_output(std::size_t part) const { return part + 1 == shape().n_layers(); }
   std::size_t layer_index(std::size_t block, std::size_t part) const {
     return block * shape().n_layers() + part;
+  }
+  static std::size_t hidden_of(std::size_t part) { return part <= kLabel ? 0 : part - 1; }
+  std::size_t first_unit(std::size_t part) const {  // in h, of what this layer makes
+    return part == kLabel ? shape().n_input_units : 0;
+  }
+  bool is_normalized(std::size_t part) const { return !norms_.empty() && !is_output(part); }
+  std::size_t norm_index(std::size_t slot, std::size_t part) const {
+    return block_of(slot) * (shape().n_layers() - 1) + part;
+  }
+  std::size_t norm_stride(std::size_t hidden) const {
+    return round_up(width(hidden), product::kPanel);
+  }
+  BatchNormalization::Batch norm_batch() const {
+    return {n_, sample_weight_.data(), batch_weight_};
   }
   const Layer& layer(std::size_t part) const {
     return network_.layers()[part];
@@ -127,8 +150,11 @@ class NoProp final : public Trainer {
   void add_backward(std::size_t hidden);
   void add_update(std::size_t part);
   void forward(std::size_t part, std::size_t tile) const;
-  void forward_label(std::size_t slot, const Worker& worker) const;
-  void make_noisy_labels(std::size_t slot, float* scratch) const;
+  Tiling label_tiling() const;
+  void add_labels();
+  void forward_label(std::size_t tile, const Worker& worker) const;
+  void make_noisy_labels(std::size_t slot, std::size_t begin, std::size_t end,
+                         float* scratch) const;
   void write_time(float* features, double t) const;
   void forward_output(std::size_t tile, const Worker& worker) const;
   void finish_rows(const Slot& slot, std::size_t begin, std::size_t end, float* scratch) const;
@@ -136,6 +162,15 @@ class NoProp final : public Trainer {
   void backward(std::size_t hidden, std::size_t tile) const;
   void make_delta(std::size_t slot, std::size_t part, std::size_t panel, void* delta,
                   float* column_sums) const;
+  void normalize(std::size_t slot, std::size_t part, std::size_t panel) const;
+  void add_normalize_back(std::size_t hidden);
+  void normalize_back(std::size_t hidden, std::size_t tile, const Worker& worker) const;
+  void make_normalized_delta(std::size_t slot, std::size_t part, std::size_t panel, void* delta,
+                             float* gain_gradient, float* shift_gradient, float* scratch) const;
+  product::NormalizeDeltaArgs normalize_delta_args(std::size_t slot, std::size_t hidden,
+                                                   std::size_t unit) const;
+  void update_norm(std::size_t slot, std::size_t part, std::size_t panel,
+                   const float* gain_gradient, const float* shift_gradient) const;
   void update(std::size_t part, std::size_t tile, const Worker& worker) const;
   void add_losses();
   void make_feedback();
@@ -151,12 +186,15 @@ class NoProp final : public Trainer {
   std::size_t first_block_ = 0, n_trained_;
   std::size_t group_first_ = 0, group_size_ = 0;
   std::vector<Slot> slots_;
+  BatchNormalization norms_;
+  Buffer<float> sample_weight_;  // of the batch, for these
   Buffer<char> packed_x_;
   Buffer<float> feedback_;
   std::vector<std::vector<product::RowBlock>> input_blocks_;  // rows of W of each part
   std::vector<product::RowBlock> full_blocks_, tail_blocks_;
   Buffer<float> time_;              // of each row
   std::vector<double> snr_weight_;  // of each block
+  std::array<double, kTimeFeatures / 2> frequency_;
 };
 
 }  // namespace bpfree

@@ -4,7 +4,8 @@
 // z_0 is one draw for all rows, so that a row's prediction depends on nothing beside it. Every step is z <- A u^ + B z: the
 // posterior mean (dt), the probability-flow ODE with u^ held (ct, in the exponential form that keeps the noise's variance), or
 // z + dt v (fm). Beside z the same recursion runs on p alone: its result, normalised, is the weight of each class in z.
-// With time the input branch and its half of the layer above are computed once for all steps, and time is a bias.
+// With time the input branch and its half of the layer above are computed once for all steps, and time is a bias. Batch
+// normalization is in the weights.
 #include <algorithm>
 #include <cmath>
 #include <numeric>
@@ -31,9 +32,10 @@ std::size_t aligned(std::size_t bytes) { return round_up(bytes, 64); }
 
 class NoProp::Prediction {
  public:
-  Prediction(const NoProp& method, const InputView& x, float* out, const NoPropInference& options,
-             std::size_t n_rows)
-      : m_(method), x_(x), out_(out), options_(options) {
+  // The network: the method's, or where there is batch normalization the one that has it in its weights.
+  Prediction(const NoProp& method, const Network& network, const InputView& x, float* out,
+             const NoPropInference& options, std::size_t n_rows)
+      : m_(method), network_(network), x_(x), out_(out), options_(options) {
     const std::size_t tile = m_.kernels_.tile_rows;
     chunk_ = std::min(round_up(n_rows, tile), kPredictBlocks * tile);
     blocks_ = product::row_blocks(chunk_, tile);
@@ -170,8 +172,8 @@ class NoProp::Prediction {
   std::vector<float> bias_at(double t) const {
     const Layer& y = m_.layer(kLabel);
     std::vector<float> weights(y.n_in * y.n_out), bias(y.n_panels * kPanel), time(kTimeFeatures);
-    m_.network_.get_weights(kLabel, weights.data());
-    m_.network_.get_biases(kLabel, bias.data());
+    network_.get_weights(kLabel, weights.data());
+    network_.get_biases(kLabel, bias.data());
     m_.write_time(time.data(), t);
     for (std::size_t k = 0; k < kTimeFeatures; ++k)
       for (std::size_t j = 0; j < y.n_out; ++j)
@@ -183,25 +185,25 @@ class NoProp::Prediction {
   product::ForwardArgs args(std::size_t index, std::size_t panel, const char* rows,
                             std::size_t stride, std::size_t first_row, std::size_t depth,
                             const std::vector<RowBlock>& blocks) const {
-    const Layer& y = m_.network_.layers()[index];
+    const Layer& y = network_.layers()[index];
     const std::size_t per_word = m_.kernels_.depth_per_word;
-    const auto* weights = static_cast<const float*>(m_.network_.forward_panel(index, panel));
+    const auto* weights = static_cast<const float*>(network_.forward_panel(index, panel));
     const std::size_t words = divide_up(depth, per_word);
-    return {.x = {rows, stride / per_word, words, 0},
-            .panel = weights + first_row / per_word * kPanel,
-            .next_panel =
-                panel + 1 < y.n_panels ? m_.network_.forward_panel(index, panel + 1) : nullptr,
-            .depth = words,
-            .blocks = blocks.data(),
-            .n_blocks = blocks.size(),
-            .n_columns = std::min(kPanel, y.n_out - panel * kPanel),
-            .bias = m_.network_.parameters() + y.biases + panel * kPanel,
-            .scale = 1,
-            .activation = m_.network_.activation(),
-            .h = nullptr,
-            .h_stride = 0,
-            .preactivation = nullptr,
-            .preactivation_stride = 0};
+    return {
+        .x = {rows, stride / per_word, words, 0},
+        .panel = weights + first_row / per_word * kPanel,
+        .next_panel = panel + 1 < y.n_panels ? network_.forward_panel(index, panel + 1) : nullptr,
+        .depth = words,
+        .blocks = blocks.data(),
+        .n_blocks = blocks.size(),
+        .n_columns = std::min(kPanel, y.n_out - panel * kPanel),
+        .bias = network_.parameters() + y.biases + panel * kPanel,
+        .scale = 1,
+        .activation = network_.activation(),
+        .h = nullptr,
+        .h_stride = 0,
+        .preactivation = nullptr,
+        .preactivation_stride = 0};
   }
 
   void input_branch(std::size_t block, std::size_t rows, char* memory) const {
@@ -326,6 +328,7 @@ class NoProp::Prediction {
   }
 
   const NoProp& m_;
+  const Network& network_;
   const InputView& x_;
   float* out_;
   NoPropInference options_;
@@ -347,7 +350,8 @@ void NoProp::predict(const InputView& x, float* out, const NoPropInference& infe
   const double flops = 2.0 * static_cast<double>(x.rows) * static_cast<double>(network_.n_params());
   const int threads = threads_for(n_threads, flops);
   if (x.rows == 0) return;
-  const Prediction prediction(*this, x, out, inference,
+  const std::shared_ptr<const Network> folded = norms_.empty() ? nullptr : norms_.folded();
+  const Prediction prediction(*this, folded != nullptr ? *folded : network_, x, out, inference,
                               divide_up(x.rows, static_cast<std::size_t>(threads)));
   std::vector<Buffer<char>> memory;
   std::vector<void*> scratch;

@@ -32,6 +32,7 @@ std::uint32_t bf16_pair(float low, float high) {
 // Panels of all blocks of the group are tiles of one phase.
 Trainer::Tiling NoProp::forward_tiling(std::size_t part) const {
   const Layer& y = layer(part);
+  if (is_normalized(part)) return {1, batch_blocks().size()};
   const std::size_t row_bytes = row_stride(y.n_in, element_) * element_ * kernels_.tile_rows;
   const std::size_t n_panels = is_output(part) ? 1 : y.n_panels;
   return tiling(batch_blocks().size(), n_panels * group_size_,
@@ -39,13 +40,6 @@ Trainer::Tiling NoProp::forward_tiling(std::size_t part) const {
 }
 
 void NoProp::add_forward(std::size_t part) {
-  if (part == kLabel)
-    return add(
-        group_size_,
-        [](const void* self, std::size_t tile, const Worker& worker) {
-          self_of(self).forward_label(tile, worker);
-        },
-        part);
   const Tiling t = forward_tiling(part);
   if (is_output(part))
     return add(
@@ -68,8 +62,8 @@ product::ForwardArgs NoProp::forward_args(std::size_t slot, std::size_t part, st
   const std::size_t index = layer_index(block_of(slot), part);
   const Layer& y = network_.layers()[index];
   const std::size_t depth = divide_up(y.n_in, kernels_.depth_per_word);
-  const std::size_t hidden = part <= kLabel ? 0 : chain_input(part) + 1;
-  const std::size_t column = (part == kLabel ? shape().n_input_units : 0) + panel * kPanel;
+  const std::size_t hidden = hidden_of(part);
+  const std::size_t column = first_unit(part) + panel * kPanel;
   const bool output = is_output(part);
   const char* rows = part == kInput   ? x_[0].data()
                      : part == kLabel ? s.z.data()
@@ -104,25 +98,31 @@ void NoProp::forward(std::size_t part, std::size_t tile) const {
       next < n_panels * group_size_
           ? network_.forward_panel(layer_index(block_of(next / n_panels), part), next % n_panels)
           : nullptr;
-  kernels_.forward(args);
+  if (!is_normalized(part)) return kernels_.forward(args);
+  args.activation = formulas::Activation::identity;
+  const std::size_t hidden = hidden_of(part), panel = tile % n_panels;
+  args.h = slots_[slot].normalized[hidden].data() + first_unit(part) + panel * kPanel;
+  args.h_stride = norm_stride(hidden);
+  kernels_.forward_f32(args);
+  normalize(slot, part, panel);
 }
 
-// Sines and cosines of 32 frequencies, from 1 to 100 radians per unit of time.
+// Sines and cosines of 32 frequencies.
 void NoProp::write_time(float* features, double t) const {
-  constexpr std::size_t kHalf = kTimeFeatures / 2;
-  for (std::size_t k = 0; k < kHalf; ++k) {
-    const double frequency = std::pow(100.0, static_cast<double>(k) / (kHalf - 1));
-    features[k] = static_cast<float>(std::sin(frequency * t));
-    features[kHalf + k] = static_cast<float>(std::cos(frequency * t));
+  for (std::size_t k = 0; k < frequency_.size(); ++k) {
+    features[k] = static_cast<float>(std::sin(frequency_[k] * t));
+    features[frequency_.size() + k] = static_cast<float>(std::cos(frequency_[k] * t));
   }
 }
 
-void NoProp::make_noisy_labels(std::size_t slot, float* scratch) const {
+// Of rows begin .. end - 1.
+void NoProp::make_noisy_labels(std::size_t slot, std::size_t begin, std::size_t end,
+                               float* scratch) const {
   const Slot& s = slots_[slot];
   const std::size_t stride = z_stride(), n_classes = shape().n_classes;
   float* u = scratch + kPanel * stride;
-  for (std::size_t first = 0; first < n_; first += kPanel) {
-    const std::size_t n_rows = std::min(kPanel, n_ - first);
+  for (std::size_t first = begin; first < end; first += kPanel) {
+    const std::size_t n_rows = std::min(kPanel, end - first);
     float* rows = element_ == 4 ? reinterpret_cast<float*>(s.z.data()) + first * stride : scratch;
     random::matrix_block(rows, stride, random::Distribution::normal, 1.0f, options_.seed,
                          {random::Purpose::noisy_label, static_cast<std::uint32_t>(block_of(slot)),
@@ -149,10 +149,30 @@ void NoProp::make_noisy_labels(std::size_t slot, float* scratch) const {
   }
 }
 
-void NoProp::forward_label(std::size_t slot, const Worker& worker) const {
-  make_noisy_labels(slot, static_cast<float*>(worker.scratch));
-  for (std::size_t p = 0; p < layer(kLabel).n_panels; ++p)
-    kernels_.forward(forward_args(slot, kLabel, p, 0, batch_blocks().size()));
+Trainer::Tiling NoProp::label_tiling() const {
+  return tiling(batch_blocks().size(), group_size_, std::numeric_limits<std::size_t>::max());
+}
+
+void NoProp::add_labels() {
+  add(
+      label_tiling().n_groups * group_size_,
+      [](const void* self, std::size_t tile, const Worker& worker) {
+        self_of(self).forward_label(tile, worker);
+      },
+      kLabel);
+}
+
+// z of some rows, and what is made of it where that asks for no other rows.
+void NoProp::forward_label(std::size_t tile, const Worker& worker) const {
+  const Tiling t = label_tiling();
+  const std::size_t slot = tile % group_size_;
+  const std::size_t first = tile / group_size_ * t.blocks_per_group;
+  const std::size_t n_blocks = std::min(t.blocks_per_group, batch_blocks().size() - first);
+  const RowBlock last = batch_blocks()[first + n_blocks - 1];
+  make_noisy_labels(slot, batch_blocks()[first].row, std::size_t{last.row} + last.height,
+                    static_cast<float*>(worker.scratch));
+  for (std::size_t p = 0; p < layer(kLabel).n_panels && !is_normalized(kLabel); ++p)
+    kernels_.forward(forward_args(slot, kLabel, p, first, n_blocks));
 }
 
 // All logits of some rows, and their error.
@@ -287,7 +307,7 @@ void NoProp::backward(std::size_t hidden, std::size_t tile) const {
       args.panel = (top ? s.error_t.data() : s.delta_t[hidden + 1].data()) + b * stride;
     args.h = s.h[hidden].data() + b * kPanel * hidden_stride(hidden) * element_;
     args.delta_t = s.delta_t[hidden].data() + b * batch_stride(hidden);
-    if (s.pairs_t[hidden].size() > 0)
+    if (s.pairs_t[hidden].size() > 0 && norms_.empty())
       args.pairs_t = s.pairs_t[hidden].data() + b * batch_stride(hidden) / 2;
     kernels_.backward(args);
   }
@@ -297,8 +317,8 @@ void NoProp::make_delta(std::size_t slot, std::size_t part, std::size_t panel, v
                         float* column_sums) const {
   const Slot& s = slots_[slot];
   const bool output = is_output(part);
-  const std::size_t hidden = part <= kLabel ? 0 : chain_input(part) + 1;
-  const std::size_t unit = panel * kPanel + (part == kLabel ? shape().n_input_units : 0);
+  const std::size_t hidden = hidden_of(part);
+  const std::size_t unit = first_unit(part) + panel * kPanel;
   if (!output && !noprop_.feedback)
     return kernels_.transpose({.delta_t = s.delta_t[hidden].data() + unit * kPanel,
                                .batch_stride = batch_stride(hidden),
@@ -353,7 +373,14 @@ void NoProp::update(std::size_t part, std::size_t tile, const Worker& worker) co
   const Slot& s = slots_[slot];
   float* column_sums = static_cast<float*>(worker.scratch);
   float* delta = column_sums + kPanel;
-  make_delta(slot, part, panel, delta, column_sums);
+  const std::size_t hidden = hidden_of(part);
+  const bool makes_norm = is_normalized(part) && (noprop_.feedback || hidden == 0);
+  float* const gain_gradient = delta + padded_batch_ * kPanel;
+  if (makes_norm)
+    make_normalized_delta(slot, part, panel, delta, gain_gradient, column_sums,
+                          gain_gradient + kPanel);
+  else
+    make_delta(slot, part, panel, delta, column_sums);
   const std::vector<RowBlock>& blocks = input_blocks_[part];
   product::UpdateArgs args{.x_packed = part == kInput   ? packed_x_.data()
                                        : part == kLabel ? s.packed_z.data()
@@ -369,7 +396,13 @@ void NoProp::update(std::size_t part, std::size_t tile, const Worker& worker) co
   if (part <= kLabel) args.parameters[0].shadow_rows = nullptr;  // nothing goes back to x and z
   state_.attach(args.parameters[0], y.weights + panel * y.panel_size());
   kernels_.update(args);
-  if (first == 0)
+  if (first != 0) return;
+  if (makes_norm)
+    update_norm(slot, part, panel, gain_gradient, column_sums);
+  else if (is_normalized(part))
+    update_norm(slot, part, panel, s.gain_gradient[hidden].data() + panel * kPanel,
+                s.shift_gradient[hidden].data() + panel * kPanel);
+  else
     update_vector(y.biases + panel * kPanel, column_sums, kPanel, step_constants(true, false));
 }
 

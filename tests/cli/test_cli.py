@@ -96,16 +96,20 @@ def test_options_of_forward_forward():
 def test_options_of_noprop():
     options = """--method noprop --hidden 24 16 --epochs 1 --variant ct --input-units 32 --n-steps 7
         --label-units 64 --class-embedding prototype --noise-schedule linear --eta 0.5
-        --max-snr-weight 3 --block-feedback direct --ode-rule heun --quiet --save m.safetensors"""
+        --max-snr-weight 3 --block-feedback direct --batch-normalization --ode-rule heun --quiet
+        --save m.safetensors"""
     assert main(["train", *options.split()]) == 0
     params = bf.load("m.safetensors").get_params()
     expected = {
         "hidden_layer_sizes": (24, 16), "variant": "ct", "input_units": 32, "label_units": 64,
         "class_embedding": "prototype", "noise_schedule": "linear", "eta": 0.5, "n_steps": 7,
         "max_snr_weight": 3.0, "block_feedback": "direct", "ode_rule": "heun", "max_iter": 1,
+        "batch_normalization": True,
     }  # fmt: skip
     assert {name: params[name] for name in expected} == expected
-    assert main(["train", *SMALL, "--method", "noprop", "--n-blocks", "3", "--quiet"]) == 0
+    options = "--method noprop --n-blocks 3 --inference-noise --quiet --save dt.safetensors"
+    assert main(["train", *SMALL, *options.split()]) == 0
+    assert bf.load("dt.safetensors").inference_noise
 
 
 def test_options_of_local_losses():

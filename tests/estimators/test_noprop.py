@@ -28,8 +28,13 @@ def small(**options):
     )  # fmt: skip
 
 
+# What adds arrays to a block, or to all.
+ARRAYS = [{}, {"class_embedding": "prototype"}, {"batch_normalization": True}]
+
+
 def arrays(clf):
-    return [*clf.coefs_, *clf.intercepts_, *clf._trainer.optimizer_state()]
+    norms = [array for name in clf._norm_lists for array in getattr(clf, name)]
+    return [*clf.coefs_, *clf.intercepts_, *norms, *clf._trainer.optimizer_state()]
 
 
 def assert_same(one, other):
@@ -53,7 +58,9 @@ def test_variants_learn_digits(variant, epochs, digits):
 
 @pytest.mark.parametrize("options", [{"class_embedding": "prototype"}, {"dtype": "bfloat16"},
                                      {"block_feedback": "direct"}, {"noise_schedule": "linear"},
-                                     {"activation": "tanh"}], ids=str)  # fmt: skip
+                                     {"activation": "tanh"}, {"batch_normalization": True},
+                                     {"batch_normalization": True, "block_feedback": "direct"},
+                                     ], ids=str)  # fmt: skip
 def test_options_learn_digits(options, digits):
     clf = bf.NoPropClassifier(n_blocks=4, max_iter=20, random_state=0, **options)
     assert clf.fit(digits.X_train, digits.y_train).score(digits.X_test, digits.y_test) > 0.9
@@ -84,12 +91,10 @@ def test_probabilities(variant):
     assert_array_equal(clf.predict(X), clf.classes_[p.argmax(axis=1)])
 
 
-@pytest.mark.parametrize("embedding", ["one_hot", "prototype"])
-def test_blocks_apart_are_blocks_together(embedding):
-    together = small(class_embedding=embedding).fit(X, Y)
-    parts = [
-        small(class_embedding=embedding).fit_blocks(X, Y, blocks) for blocks in (range(3), [3])
-    ]
+@pytest.mark.parametrize("options", ARRAYS, ids=str)
+def test_blocks_apart_are_blocks_together(options):
+    together = small(**options).fit(X, Y)
+    parts = [small(**options).fit_blocks(X, Y, blocks) for blocks in (range(3), [3])]
     assert parts[0].trained_blocks_ == [0, 1, 2]
     joined = parts[1].join(parts[0])
     assert joined.trained_blocks_ == [0, 1, 2, 3]
@@ -100,16 +105,21 @@ def test_blocks_apart_are_blocks_together(embedding):
     assert_same(joined, together)
 
 
-def test_executors():
-    together = small().fit(X, Y)
+@pytest.mark.parametrize("norm", [False, True])
+def test_executors(norm):
+    together = small(batch_normalization=norm).fit(X, Y)
+
+    def apart(**options):
+        return small(batch_normalization=norm).fit(X, Y, **options)
+
     with ThreadPoolExecutor(2) as pool:
-        assert_same(small().fit(X, Y, executor=pool), together)
-        assert_same(small().fit(X, Y, executor=pool, n_parts=9), together)
+        assert_same(apart(executor=pool), together)
+        assert_same(apart(executor=pool, n_parts=9), together)
     with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
-        apart = small().fit(X, Y, executor=pool)
-    assert_same(apart, together)
-    assert apart.trained_blocks_ == [0, 1, 2, 3]
-    assert_same(small().fit(X, Y, executor=lambda: ThreadPoolExecutor(3)), together)
+        clf = apart(executor=pool)
+    assert_same(clf, together)
+    assert clf.trained_blocks_ == [0, 1, 2, 3]
+    assert_same(apart(executor=lambda: ThreadPoolExecutor(3)), together)
 
 
 def test_dask():
@@ -297,16 +307,80 @@ def test_prototypes_are_the_most_central():
     assert_array_equal(found, [[2.5], [6.0]])
 
 
-@pytest.mark.parametrize("embedding", ["one_hot", "prototype"])
-def test_saving(embedding, tmp_path):
-    clf = small(class_embedding=embedding).fit_blocks(X, Y, range(2))
+@pytest.mark.parametrize("options", ARRAYS, ids=str)
+def test_saving(options, tmp_path):
+    clf = small(**options).fit_blocks(X, Y, range(2))
     clf.save(tmp_path / "m.safetensors")
     for other in (bf.load(tmp_path / "m.safetensors"), pickle.loads(pickle.dumps(clf))):
         assert other.trained_blocks_ == [0, 1]
         assert_same(other, clf)
         assert_array_equal(other.class_embedding_, clf.class_embedding_)
-        rest = small(class_embedding=embedding).fit_blocks(X, Y, range(2, 4))
-        assert_same(other.join(rest), small(class_embedding=embedding).fit(X, Y))
+        rest = small(**options).fit_blocks(X, Y, range(2, 4))
+        assert_same(other.join(rest), small(**options).fit(X, Y))
+
+
+@pytest.mark.parametrize("variant", ["dt", "ct", "fm"])
+def test_batch_normalization(variant):
+    clf = small(variant=variant, batch_normalization=True).fit(X, Y)
+    n_blocks = 4 if variant == "dt" else 1
+    for name in clf._norm_lists:
+        assert [a.shape for a in getattr(clf, name)] == [(32,), (32,), (16,)] * n_blocks
+    plain = small(variant=variant).fit(X, Y)
+    assert plain.norm_gains_ == []
+    assert clf.n_params_ == plain.n_params_ + n_blocks * 2 * (32 + 32 + 16)
+    assert not np.array_equal(clf.predict_proba(X), plain.predict_proba(X))
+    # By running statistics: a row depends on no other.
+    assert_array_equal(clf.predict_proba(X)[7:8], clf.predict_proba(X[7:8]))
+    # A unit's own scale changes nothing but what a prediction is folded from.
+    before = clf.predict_proba(X)
+    clf.norm_gains_ = [2 * gain for gain in clf.norm_gains_]
+    assert not np.array_equal(clf.predict_proba(X), before)
+    with pytest.raises(ValueError, match=r"norm_variances_\[0\] must be at least 0"):
+        clf.norm_variances_ = [-1 - variance for variance in clf.norm_variances_]
+
+
+def test_a_weight_of_two_is_the_row_twice_with_batch_normalization():
+    w = np.repeat([1.0, 2.0], 30)
+    weighted = small(batch_normalization=True, shuffle=False).set_params(max_iter=1, batch_size=90)
+    repeated = small(batch_normalization=True, shuffle=False).set_params(max_iter=1, batch_size=90)
+    weighted.fit(X, Y, w)
+    twice = np.repeat(np.arange(60), w.astype(int))
+    repeated.fit(X[twice], Y[twice])
+    # The input branch, whose rows have no noise.
+    for name in ("norm_means_", "norm_variances_"):
+        one, other = getattr(weighted, name)[0], getattr(repeated, name)[0]
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
+
+
+def test_batch_normalization_goes_on():
+    options = {"batch_normalization": True, "warm_start": True}
+    clf = small(**options).fit(X, Y)
+    norms = clf.norm_means_
+    clf.set_params(max_iter=5, learning_rate_init=1e-4).fit(X, Y)
+    assert not np.array_equal(clf.norm_means_[0], norms[0])
+    before = arrays(clf)
+    # Another solver wants another trainer, which takes over what was learned.
+    clf.set_params(solver="sgd", max_iter=5).fit(X, Y)
+    for one, other in zip(clf.norm_gains_, before[2 * 16 : 2 * 16 + 12], strict=True):
+        assert_array_equal(one, other)
+    with pytest.raises(ValueError, match="batch_normalization is False, but the model to go on"):
+        clf.set_params(batch_normalization=False, max_iter=6).fit(X, Y)
+    parts = small(batch_normalization=True)
+    for _ in range(2):
+        parts.partial_fit(X, Y, ["a", "b", "c"])
+    assert np.isfinite(parts.predict_proba(X)).all()
+
+
+def test_early_stopping_keeps_the_best_normalization(digits):
+    clf = bf.NoPropClassifier(
+        (32,), input_units=32, label_units=32, n_blocks=2, max_iter=6, early_stopping=True,
+        batch_normalization=True, learning_rate_init=0.05, random_state=0,
+    ).fit(digits.X_train, digits.y_train)  # fmt: skip
+    best = clf._best_weights is None and clf._last_weights is not None
+    assert best
+    assert clf.best_validation_score_ == max(clf.validation_scores_)
+    n = 2 * clf._network.n_layers
+    assert len(clf._last_weights) == n + 4 * 6
 
 
 def test_schedules_as_arrays():
@@ -351,6 +425,8 @@ def test_bad_parameters(options, words):
 
 
 def test_bad_data():
+    with pytest.raises(TypeError, match="batch_normalization must be True or False"):
+        small(batch_normalization=1.5).fit(X, Y)
     with pytest.raises(ValueError, match=r"y has one class, \['a'\]: NoProp needs at least two"):
         small().fit(X, np.repeat("a", 60))
     with pytest.raises(ValueError, match="NoProp tells one class from the others"):
@@ -395,6 +471,7 @@ def test_bad_parts():
         ({"noise_schedule": "linear"}, "alpha_bar is"),
         ({"eta": 0.2}, "eta is 0.1 here and 0.2"),
         ({"block_feedback": "direct"}, "block_feedback is 'exact' here and 'direct'"),
+        ({"batch_normalization": True}, "architecture is"),
         ({"weight_decay": 0.0}, "weight_decay is 0.001 here and 0.0"),
         ({"batch_size": 20}, "batch_size is 16 here and 20"),
         ({"learning_rate_init": 0.01}, "learning_rate_init is 0.001 here and 0.01"),

@@ -5,26 +5,20 @@ import numpy as np
 import pytest
 from differences import central_difference
 from isas import arrays_under
-from noprop_problem import JOIN, Problem, slope_of, time_features
+from noprop_problem import (
+    JOIN,
+    VARIANTS,
+    Problem,
+    assert_equal,
+    parameters,
+    predicted,
+    slope_of,
+)
 from oracle import noprop as oracle
-from oracle import random
 from oracle.activations import ACTIVATIONS
 from tolerances import DIFFERENCES, ISA_BF16_NORM, ISA_F32_NORM, STEP_BF16_NORM
 
 from bpfree_fast import _core as core
-
-INFERENCE_TENSOR = 0xFFFFFF
-VARIANTS = {"dt": {}, "ct": {"n_blocks": 1}, "fm": {"n_blocks": 1}}
-
-
-def parameters(network):
-    layers = range(network.n_layers)
-    return [network.weights(k) for k in layers] + [network.biases(k) for k in layers]
-
-
-def assert_equal(one, other):
-    for a, b in zip(one, other, strict=True):
-        np.testing.assert_array_equal(a, b)
 
 
 @pytest.mark.parametrize("block_feedback", ["exact", "direct"])
@@ -227,52 +221,6 @@ def test_noise_of_the_oracles_labels():
 
 
 # Prediction.
-
-
-def predicted(problem, trainer, n_steps=None, heun=False, noise=False, end=None):
-    """Class weights after each stage, from the oracle."""
-    f = ACTIVATIONS[problem.activation]
-    n, embedding = len(problem.x), problem.embedding.astype(np.float64)
-
-    def draw(index):
-        word = random.matrix_words(7, (1, problem.dim), 7, INFERENCE_TENSOR, index)
-        return random.normal(word)[:, : problem.dim]
-
-    def estimate(t, z, time=None):
-        if time is not None:
-            z = np.hstack([z, time_features(np.full(n, time))])
-        o = oracle.forward(problem.x, z, *problem.block(t), f)[1]
-        return o if problem.variant == "fm" else oracle.softmax(o)
-
-    z = np.repeat(draw(0), n, axis=0)
-    weights, mass, stages = np.zeros((n, problem.n_classes)), 0.0, []
-    count = problem.n_blocks if problem.variant == "dt" else n_steps
-    for s in range(count):
-        shift = 0.0
-        if problem.variant == "dt":
-            a, b, c = oracle.coefficients(problem.alpha_bar[s], problem.alpha_bar[s + 1])
-            p = estimate(s, z)
-            shift = np.sqrt(c) * draw(s + 1) if noise else 0.0
-        else:
-            now, then = s / n_steps, (s + 1) / n_steps
-            a, b = 1 / n_steps, 1.0
-            if problem.variant == "ct":
-                line = problem.schedule == "linear"
-                rise = [t if line else np.sin(np.pi * t / 2) ** 2 for t in (now, then)]
-                share = [oracle.CUT * value for value in rise]
-                b = np.sqrt((1 - share[1]) / (1 - share[0]))
-                a = np.sqrt(share[1]) - b * np.sqrt(share[0])
-            p = estimate(0, z, now)
-            if heun:
-                p = (p + estimate(0, a * p @ embedding + b * z, then)) / 2
-        z = a * p @ embedding + b * z + shift
-        weights, mass = a * p + b * weights, a + b * mass
-        if problem.variant == "fm":
-            squares = ((z[:, None] - embedding) ** 2).sum(axis=2)
-            stages.append(oracle.softmax(-squares))
-        else:
-            stages.append(weights / mass)
-    return np.stack(stages), z
 
 
 @pytest.mark.parametrize("noise", [False, True])
