@@ -486,6 +486,9 @@ class Trainer:
     def evaluate(self, first_member: int, out: _F32, *, logits: bool = False) -> None: ...
     def update(self, fitness: _F64) -> None: ...
     # NoProp alone. predict_blocks: class weights; staged: of each block or step, below each other.
+    # state (rows, dim + n_classes): where the steps before `first` left off, and then these.
+    @property
+    def block_losses(self) -> list[float]: ...
     def set_blocks(self, first: int, n: int) -> None: ...
     @property
     def is_one_hot(self) -> bool: ...
@@ -501,6 +504,9 @@ class Trainer:
         n_steps: int = 100,
         heun: bool = False,
         noise: bool = False,
+        first: int = 0,
+        n_run: int = 0,
+        state: _F32 | None = None,
         input_scale: float = 1.0,
         n_threads: int = 0,
     ) -> None: ...

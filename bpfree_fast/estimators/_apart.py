@@ -35,6 +35,7 @@ class Part:
     layers: list[Arrays]  # W, b, and their state
     norms: list[Arrays]  # gain, shift, running mean and variance, and the state of the first two
     loss_curve: list[float]
+    block_losses: list[list[float]]  # of each epoch, those of these blocks
 
 
 @dataclass
@@ -73,7 +74,8 @@ def part_of(est: NoPropEstimator) -> Part:
     norms = [
         [*trainer.norm(i), *state[of_norm[i]]] for i in _of_blocks(est, trainer.n_norms, blocks)
     ]
-    return Part(blocks, layers, norms, est.loss_curve_)
+    losses = [[epoch[block] for block in blocks] for epoch in est.block_loss_curve_]
+    return Part(blocks, layers, norms, est.loss_curve_, losses)
 
 
 def put_together(est: NoPropEstimator, parts: Sequence[Part]) -> None:
@@ -81,7 +83,9 @@ def put_together(est: NoPropEstimator, parts: Sequence[Part]) -> None:
     net, trainer = est._network, est._trainer
     state = trainer.optimizer_state()
     of_layer, of_norm = _slots(est, state)
-    total = np.zeros(len(parts[0].loss_curve))
+    n_epochs = len(parts[0].loss_curve)
+    total = np.zeros(n_epochs)
+    of_blocks = np.full((n_epochs, est._architecture["n_blocks"]), np.nan)
     for part in parts:
         layers = _of_blocks(est, net.n_layers, part.blocks)
         for i, (weights, biases, *own) in zip(layers, part.layers, strict=True):
@@ -93,9 +97,11 @@ def put_together(est: NoPropEstimator, parts: Sequence[Part]) -> None:
             trainer.set_norm(i, gain, shift, mean, variance)
             state[of_norm[i]] = own
         total += np.array(part.loss_curve) * len(part.blocks)
+        of_blocks[:, part.blocks] = np.reshape(part.block_losses, (n_epochs, len(part.blocks)))
     trainer.set_optimizer_state(state)
     est.trained_blocks_ = sorted(block for part in parts for block in part.blocks)
     est.loss_curve_ = [float(loss) for loss in total / len(est.trained_blocks_)]
+    est.block_loss_curve_ = of_blocks.tolist()
     est.loss_ = est.loss_curve_[-1] if est.loss_curve_ else np.nan
     est.best_loss_ = min(est.loss_curve_, default=np.inf)
 

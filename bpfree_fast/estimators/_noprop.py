@@ -30,6 +30,8 @@ _TIME_FEATURES = 64
 # Rows whose distances are held at the same time, and samples of a class that are compared.
 _DISTANCE_ROWS = 256
 _MAX_COMPARED = 2048
+# What the stages of a prediction may take that are there at the same time.
+_STAGED_BYTES = 2**26
 
 
 class NoPropEstimator(NormalizedNetwork, NetworkEstimator):
@@ -229,6 +231,7 @@ class NoPropEstimator(NormalizedNetwork, NetworkEstimator):
             units = self.input_units + self.label_units + sum(settings.hidden)
             self.n_params_ += 2 * self._architecture["n_blocks"] * units
         self.trained_blocks_: list[int] = []
+        self.block_loss_curve_: list[list[float]] = []
         # By what the blocks were trained, in the order of the calls of fit that changed it.
         self._recipes: list[dict[str, Any]] = []
 
@@ -270,6 +273,13 @@ class NoPropEstimator(NormalizedNetwork, NetworkEstimator):
             if self._trainer.step > before:
                 first, last = self._chosen or (0, self._architecture["n_blocks"])
                 self.trained_blocks_ = list(range(first, last))
+
+    def _after_epoch(self, samples: Samples) -> None:
+        losses = self._trainer.block_losses
+        trained = set(self.trained_blocks_)
+        self.block_loss_curve_.append(
+            [loss if block in trained else np.nan for block, loss in enumerate(losses)]
+        )
 
     def _take_over(self, old: _core.Trainer) -> None:
         if not old.is_one_hot:
@@ -313,8 +323,9 @@ class NoPropEstimator(NormalizedNetwork, NetworkEstimator):
             self._trainer.set_embedding(value)
 
     def _output(self, X: NDArray[Any]) -> NDArray[np.float32]:
-        weights: NDArray[np.float32] = self._class_weights(X, staged=False)[0]
-        return weights
+        out = np.empty((len(X), self.n_outputs_), dtype=np.float32)
+        self._predict_blocks(out, X, n_blocks=self._n_ready(staged=False))
+        return out
 
     def _n_ready(self, staged: bool) -> int:
         """Give how many blocks can predict: the first trained ones for stages, else all."""
@@ -328,27 +339,34 @@ class NoPropEstimator(NormalizedNetwork, NetworkEstimator):
             )
         return ready
 
-    def _class_weights(self, X: NDArray[Any], *, staged: bool) -> NDArray[np.float32]:
-        """Give the class weights after the last, or after each, block or step."""
+    def _class_weights(self, X: NDArray[Any]) -> Iterator[NDArray[np.float32]]:
+        """Give the class weights after each block or step, some of these at a time."""
+        ready, width = self._n_ready(staged=True), self.n_outputs_
         steps = check.integer("n_steps", self.n_steps, 1)
-        heun = check.choice("ode_rule", self.ode_rule, RULES) == "heun"
+        n = ready if self._architecture["variant"] == "dt" else steps
+        at_once = max(1, _STAGED_BYTES // max(1, 4 * len(X) * width))
+        state = np.empty((len(X), self._embedding_dim() + width), dtype=np.float32)
+        for first in range(0, n, at_once):
+            n_run = min(at_once, n - first)
+            out = np.empty((n_run * len(X), width), dtype=np.float32)
+            self._predict_blocks(
+                out, X, n_blocks=ready, staged=True, first=first, n_run=n_run, state=state
+            )
+            yield from out.reshape(n_run, len(X), width)
+
+    def _predict_blocks(self, out: NDArray[np.float32], X: NDArray[Any], **options: Any) -> None:
         discrete = self._architecture["variant"] == "dt"
-        n_blocks = self._n_ready(staged)
-        stages = (n_blocks if discrete else steps) if staged else 1
-        out = np.empty((stages * len(X), self.n_outputs_), dtype=np.float32)
+        heun = check.choice("ode_rule", self.ode_rule, RULES) == "heun"
         self._trainer.predict_blocks(
             X,
             out,
-            staged=staged,
-            n_blocks=n_blocks,
-            n_steps=steps,
+            n_steps=check.integer("n_steps", self.n_steps, 1),
             heun=heun and not discrete,
             noise=bool(self.inference_noise) and discrete,
             input_scale=self.input_scale_,
             n_threads=check.n_threads(self.n_threads),
+            **options,
         )
-        weights: NDArray[np.float32] = out.reshape(stages, len(X), self.n_outputs_)
-        return weights
 
 
 def prototypes(samples: Samples, n_classes: int, scale: float) -> NDArray[np.float32]:

@@ -83,6 +83,8 @@ alpha_bar_ : ndarray of shape (n_blocks + 1,)
     The noise schedule of 'dt'; empty for the others.
 trained_blocks_ : list of int
     The blocks that have been trained.
+block_loss_curve_ : list of list of float
+    The loss of each block in each epoch, nan of those that are not trained.
 """
 
 
@@ -114,9 +116,10 @@ class NoPropClassifier(NoPropEstimator, NetworkClassifier):
     class embeddings in the rows of W. Its loss is ``w_t * |u - u_y| ** 2`` with z drawn from
     ``N(sqrt(alpha_bar) * u_y, 1 - alpha_bar)`` and ``w_t = n_blocks * eta / 2`` times the step of
     ``alpha_bar / (1 - alpha_bar)``, alpha_bar cut at 0.99 [1]_. The loss that is reported is the
-    mean over the blocks, which is nearly the last one's, whose weight is by far the largest. So
-    'dt' refuses to stop by it: 'constant' and 'adaptive' need ``n_iter_no_change >= max_iter`` or
-    `early_stopping`. For the same reason ``solver='sgd'`` hardly trains the first blocks.
+    mean over the blocks, which is nearly the last one's, whose weight is by far the largest;
+    `block_loss_curve_` has them one by one. So 'dt' refuses to stop by it: 'constant' and
+    'adaptive' need ``n_iter_no_change >= max_iter`` or `early_stopping`. For the same reason
+    ``solver='sgd'`` hardly trains the first blocks.
 
     A prediction starts from one draw of noise for all samples, and goes on by the mean of the
     posterior, ``z = a * u + b * z``. ``predict_proba`` is what the estimates' class probabilities
@@ -421,7 +424,7 @@ class NoPropClassifier(NoPropEstimator, NetworkClassifier):
         >>> len(list(clf.fit([[0.0], [9.0]], [0, 1]).staged_predict_proba([[0.5]])))
         3
         """
-        yield from self._class_weights(self._check_input(X), staged=True)
+        yield from self._class_weights(self._check_input(X))
 
     def staged_score(self, X: ArrayLike, y: ArrayLike) -> list[float]:
         """Give the accuracy after each block, or with 'ct' and 'fm' after each step.

@@ -38,6 +38,7 @@ void set_embedding(const BoundTrainer& bound, const py::array& value) {
 
 void predict_blocks(const BoundTrainer& bound, const py::array& x, py::array out, bool staged,
                     std::int64_t n_blocks, std::int64_t n_steps, bool heun, bool noise,
+                    std::int64_t first, std::int64_t n_run, std::optional<py::array> state,
                     double input_scale, int n_threads) {
   const NoProp& t = noprop(bound);
   const InputView view = input_view(x, input_scale);
@@ -49,10 +50,19 @@ void predict_blocks(const BoundTrainer& bound, const py::array& x, py::array out
   inference.staged = staged;
   const bool has_blocks = t.network().blocks()->n_label == t.embedding_dim();
   const std::size_t all = has_blocks ? t.network().blocks()->n_blocks : inference.n_steps;
-  const std::size_t n = has_blocks && n_blocks > 0 ? inference.n_blocks : all;
-  float* result =
-      checked_out<float>("out", out, view.rows * (staged ? n : 1), t.network().n_outputs());
+  const std::size_t end = has_blocks && n_blocks > 0 ? inference.n_blocks : all;
+  inference.first = at_least("first", first, 0);
+  inference.n_run = at_least("n_run", n_run, 0);
+  const std::size_t rest = end > inference.first ? end - inference.first : 0;
+  const std::size_t n = inference.n_run > 0 ? inference.n_run : rest;
+  const std::size_t n_classes = t.network().n_outputs();
+  float* result = checked_out<float>("out", out, view.rows * (staged ? n : 1), n_classes);
   check_apart("out", out, "x", x);
+  if (state) {
+    inference.state = checked_out<float>("state", *state, view.rows, t.embedding_dim() + n_classes);
+    check_apart("state", *state, "x", x);
+    check_apart("state", *state, "out", out);
+  }
   py::gil_scoped_release release;
   t.predict(view, result, inference, n_threads);
 }
@@ -150,11 +160,14 @@ void bind_noprop(py::class_<BoundTrainer>& trainer) {
           py::arg("first"), py::arg("n"))
       .def_property_readonly("is_one_hot",
                              [](const BoundTrainer& b) { return noprop(b).is_one_hot(); })
+      .def_property_readonly("block_losses",
+                             [](const BoundTrainer& b) { return noprop(b).block_losses(); })
       .def("embedding", &embedding)
       .def("set_embedding", &set_embedding, py::arg("value"))
       .def("predict_blocks", &predict_blocks, py::arg("x"), py::arg("out"), py::kw_only(),
            py::arg("staged") = false, py::arg("n_blocks") = 0, py::arg("n_steps") = 100,
-           py::arg("heun") = false, py::arg("noise") = false, py::arg("input_scale") = 1.0,
+           py::arg("heun") = false, py::arg("noise") = false, py::arg("first") = 0,
+           py::arg("n_run") = 0, py::arg("state") = py::none(), py::arg("input_scale") = 1.0,
            py::arg("n_threads") = 0);
 }
 

@@ -58,6 +58,7 @@ NoProp::NoProp(Network& network, const TrainerOptions& options, const NoPropOpti
     fail("n_blocks is " + std::to_string(s.n_blocks) + ", expected the 1 that is run at all times");
   }
   n_trained_ = s.n_blocks;
+  loss_sum_.resize(s.n_blocks);
   if (noprop.embedding_dim > 0) embedding_ = Buffer<float>(checked_product(s.n_classes, dim_));
   if (!noprop.feedback) network.keep_shadow_rows();
   const std::size_t batch = padded_batch_;
@@ -158,12 +159,15 @@ void NoProp::make_feedback() {
 void NoProp::prepare_epoch() {
   norms_.drop_folded();  // its memory: the first step makes it useless
   tail_blocks_ = product::row_blocks(tail_rows(), kernels_.tile_rows);
+  std::fill(loss_sum_.begin(), loss_sum_.end(), 0.0);
+  seen_weight_ = 0;
 }
 
 // How much label and how much noise every row has, and what its loss weighs.
 void NoProp::before_step() {
   group_first_ = first_block_;
   group_size_ = 0;
+  seen_weight_ += batch_weight_;
   std::fill(row_loss_.begin(), row_loss_.end(), 0.0f);
   for (std::size_t i = 0; i < n_ && sample_weight_.size() > 0; ++i)
     sample_weight_[i] = data().weights != nullptr ? data().weights[batch_order()[i]] : 1.0f;
@@ -232,8 +236,20 @@ bool NoProp::build_phase(std::size_t index) {
 // The mean over the trained blocks, which are added in their order.
 void NoProp::add_losses() {
   const float share = 1 / static_cast<float>(n_trained_);
-  for (std::size_t t = 0; t < group_size_; ++t)
-    for (std::size_t i = 0; i < n_; ++i) row_loss_[i] += share * slots_[t].row_loss[i];
+  for (std::size_t t = 0; t < group_size_; ++t) {
+    double sum = 0;
+    for (std::size_t i = 0; i < n_; ++i) {
+      row_loss_[i] += share * slots_[t].row_loss[i];
+      sum += static_cast<double>(slots_[t].row_loss[i]);
+    }
+    loss_sum_[block_of(t)] += sum;
+  }
+}
+
+std::vector<double> NoProp::block_losses() const {
+  std::vector<double> losses = loss_sum_;
+  for (double& loss : losses) loss = seen_weight_ > 0 ? loss / seen_weight_ : 0;
+  return losses;
 }
 
 std::vector<Trainer::StateArray> NoProp::state_arrays() const {

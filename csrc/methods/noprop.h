@@ -46,7 +46,11 @@ struct NoPropInference {
   std::size_t n_steps = 100;  // ct, fm
   bool heun = false;
   bool noise = false;   // dt: sqrt(c_t) eps, one draw for all rows
-  bool staged = false;  // out [n_blocks or n_steps][rows][n_classes]
+  bool staged = false;  // out [n_run][rows][n_classes]
+  // Which of these blocks or steps are run. All but a prediction from the first to the last need `state`, [rows][dim +
+  // n_classes]: where one left off.
+  std::size_t first = 0, n_run = 0;  // 0: all from there on
+  float* state = nullptr;
 };
 
 class NoProp final : public Trainer {
@@ -55,6 +59,9 @@ class NoProp final : public Trainer {
 
   // The network's label branch has as many inputs as an embedding has numbers, for ct and fm kTimeFeatures more.
   NoProp(Network& network, const TrainerOptions& options, const NoPropOptions& noprop);
+
+  // Mean loss of each block in the epoch so far; 0 of those that are not trained.
+  std::vector<double> block_losses() const;
 
   // Only blocks first .. first + n - 1 are trained.
   void set_blocks(std::size_t first, std::size_t n);
@@ -195,6 +202,8 @@ class NoProp final : public Trainer {
   Buffer<float> time_;              // of each row
   std::vector<double> snr_weight_;  // of each block
   std::array<double, kTimeFeatures / 2> frequency_;
+  std::vector<double> loss_sum_;  // of each block in this epoch
+  double seen_weight_ = 0;        // of its samples so far
 };
 
 }  // namespace bpfree

@@ -13,6 +13,7 @@
 
 #include "base/error.h"
 #include "methods/noprop.h"
+#include "network/dense.h"
 #include "random/random.h"
 
 namespace bpfree {
@@ -34,7 +35,7 @@ class NoProp::Prediction {
  public:
   // The network: the method's, or where there is batch normalization the one that has it in its weights.
   Prediction(const NoProp& method, const Network& network, const InputView& x, float* out,
-             const NoPropInference& options, std::size_t n_rows)
+             const NoPropInference& options, std::size_t n_rows, int n_threads)
       : m_(method), network_(network), x_(x), out_(out), options_(options) {
     const std::size_t tile = m_.kernels_.tile_rows;
     chunk_ = std::min(round_up(n_rows, tile), kPredictBlocks * tile);
@@ -44,10 +45,10 @@ class NoProp::Prediction {
     row_of_.resize(chunk_);
     std::iota(row_of_.begin(), row_of_.end(), 0);
     if (m_.has_time())
-      plan_times();
+      plan_times(n_threads);
     else
       plan_blocks();
-    n_stages_ = steps_.size();
+    choose_steps();
     const std::size_t e = m_.element_, dim = m_.dim_, n_classes = m_.shape().n_classes;
     const Layer& above = m_.layer(2);
     std::size_t at = 0;
@@ -66,7 +67,6 @@ class NoProp::Prediction {
 
   std::size_t n_chunks() const { return divide_up(x_.rows, chunk_); }
   std::size_t scratch_bytes() const { return scratch_bytes_; }
-  std::size_t n_stages() const { return n_stages_; }
 
   void run(std::size_t chunk, char* memory) const {
     const product::DtypeKernels& k = m_.kernels_;
@@ -84,9 +84,15 @@ class NoProp::Prediction {
     float* p = floats(memory, p_at_);
     float* p_ahead = p + chunk_ * n_classes;
     float* weights = p_ahead + chunk_ * n_classes;
-    for (std::size_t i = 0; i < rows; ++i) std::copy_n(start_.data(), dim, z + i * dim);
-    std::fill_n(weights, rows * n_classes, 0.0f);
-    float mass = 0;
+    for (std::size_t i = 0; i < rows; ++i) {
+      const float* before = options_.first > 0 ? state(first + i) : nullptr;
+      std::copy_n(before != nullptr ? before : start_.data(), dim, z + i * dim);
+      if (before != nullptr)
+        std::copy_n(before + dim, n_classes, weights + i * n_classes);
+      else
+        std::fill_n(weights + i * n_classes, n_classes, 0.0f);
+    }
+    float mass = mass_;
     if (m_.has_time()) start_times(rows, memory);
     for (std::size_t s = 0; s < steps_.size(); ++s) {
       const Step& step = steps_[s];
@@ -106,20 +112,26 @@ class NoProp::Prediction {
         write(out_ + (stage * x_.rows + first) * n_classes, rows, weights, mass, z);
       }
     }
+    for (std::size_t i = 0; i < rows && options_.state != nullptr; ++i)
+      std::copy_n(weights + i * n_classes, n_classes,
+                  std::copy_n(z + i * dim, dim, state(first + i)));
   }
 
  private:
   struct Step {
     std::size_t block;
     float a, b;
-    std::vector<float> shift;    // sqrt(c) eps, or empty
-    std::vector<float> bias[2];  // of the label branch at this time and the next, or empty
+    std::vector<float> shift;                   // sqrt(c) eps, or empty
+    const float* bias[2] = {nullptr, nullptr};  // of the label branch at this time and the next
   };
 
   static float* floats(char* memory, std::size_t at) {
     return reinterpret_cast<float*>(memory + at);
   }
   std::size_t z_stride() const { return m_.z_stride(); }
+  float* state(std::size_t row) const {
+    return options_.state + row * (m_.dim_ + m_.shape().n_classes);
+  }
   const std::vector<RowBlock>& blocks(std::size_t rows) const {
     return rows == chunk_ ? blocks_ : tail_blocks_;
   }
@@ -141,7 +153,7 @@ class NoProp::Prediction {
     if (options_.heun) fail("blocks of discrete time have no times between them for Heun's rule");
     const auto table = posterior_coefficients(m_.noprop_.alpha_bar);
     for (std::size_t t = 0; t < n; ++t) {
-      Step step{t, static_cast<float>(table[t].a), static_cast<float>(table[t].b), {}, {}};
+      Step step{t, static_cast<float>(table[t].a), static_cast<float>(table[t].b), {}};
       if (options_.noise) {
         step.shift = draw(static_cast<std::uint32_t>(t + 1));
         for (float& value : step.shift) value *= static_cast<float>(std::sqrt(table[t].c));
@@ -150,13 +162,14 @@ class NoProp::Prediction {
     }
   }
 
-  void plan_times() {
+  void plan_times(int n_threads) {
     if (options_.n_steps == 0) fail("n_steps is 0, expected at least 1");
     if (options_.noise) fail("noise is for blocks of discrete time: this flow has none");
     const auto n = static_cast<double>(options_.n_steps);
+    make_biases(n_threads);
     for (std::size_t s = 0; s < options_.n_steps; ++s) {
       const double t[2] = {static_cast<double>(s) / n, static_cast<double>(s + 1) / n};
-      Step step{0, static_cast<float>(1 / n), 1.0f, {}, {}};
+      Step step{0, static_cast<float>(1 / n), 1.0f, {}};
       if (m_.noprop_.variant == NoPropVariant::ct) {
         const double now = alpha_bar_at(m_.noprop_.schedule, t[0]);
         const double next = alpha_bar_at(m_.noprop_.schedule, t[1]);
@@ -164,21 +177,42 @@ class NoProp::Prediction {
         step.a = static_cast<float>(std::sqrt(next) - b * std::sqrt(now));
         step.b = static_cast<float>(b);
       }
-      for (int i = 0; i <= (options_.heun ? 1 : 0); ++i) step.bias[i] = bias_at(t[i]);
+      for (std::size_t i = 0; i <= (options_.heun ? 1 : 0); ++i)
+        step.bias[i] = biases_.data() + (s + i) * m_.shape().n_label_units;
       steps_.push_back(std::move(step));
     }
   }
 
-  std::vector<float> bias_at(double t) const {
+  // Of the label branch at each time, and with Heun's rule at the end: its own and what the time's features bring.
+  void make_biases(int n_threads) {
     const Layer& y = m_.layer(kLabel);
-    std::vector<float> weights(y.n_in * y.n_out), bias(y.n_panels * kPanel), time(kTimeFeatures);
+    const std::size_t n = options_.n_steps + (options_.heun ? 1 : 0);
+    Buffer<float> weights(checked_product(y.n_in, y.n_out)), bias(y.n_out);
+    Buffer<float> time(checked_product(n, kTimeFeatures));
     network_.get_weights(kLabel, weights.data());
     network_.get_biases(kLabel, bias.data());
-    m_.write_time(time.data(), t);
-    for (std::size_t k = 0; k < kTimeFeatures; ++k)
-      for (std::size_t j = 0; j < y.n_out; ++j)
-        bias[j] += time[k] * weights[(m_.dim_ + k) * y.n_out + j];
-    return bias;
+    for (std::size_t s = 0; s < n; ++s)
+      m_.write_time(time.data() + s * kTimeFeatures,
+                    static_cast<double>(s) / static_cast<double>(options_.n_steps));
+    biases_ = Buffer<float>(checked_product(n, y.n_out));
+    dense_forward({biases_.data(), n, y.n_out, y.n_out}, {},
+                  {time.data(), n, kTimeFeatures, kTimeFeatures},
+                  {weights.data() + m_.dim_ * y.n_out, kTimeFeatures, y.n_out, y.n_out},
+                  bias.data(), formulas::Activation::identity, n_threads);
+  }
+
+  // Keeps those that are run, and what the others have left.
+  void choose_steps() {
+    const std::size_t all = steps_.size(), first = options_.first;
+    if (first >= all || options_.n_run > all - first)
+      fail("the steps " + std::to_string(first) + " to " + std::to_string(first + options_.n_run) +
+           " were asked for, expected at least 1 of the " + std::to_string(all));
+    for (std::size_t s = 0; s < first; ++s) mass_ = steps_[s].a + steps_[s].b * mass_;
+    const std::size_t n = options_.n_run > 0 ? options_.n_run : all - first;
+    steps_.erase(steps_.begin() + static_cast<std::ptrdiff_t>(first + n), steps_.end());
+    steps_.erase(steps_.begin(), steps_.begin() + static_cast<std::ptrdiff_t>(first));
+    if (first > 0 && options_.state == nullptr)
+      fail("first is " + std::to_string(first) + ", but there is no state to go on from");
   }
 
   // One panel of a layer's product, from row `first_row` of its weights on.
@@ -252,7 +286,7 @@ class NoProp::Prediction {
     for (std::size_t panel = 0; panel < m_.layer(kLabel).n_panels; ++panel) {
       product::ForwardArgs a =
           args(label, panel, memory + z_rows_at_, stride, 0, dim, blocks(rows));
-      if (!step.bias[which].empty()) a.bias = step.bias[which].data() + panel * kPanel;
+      if (step.bias[which] != nullptr) a.bias = step.bias[which] + panel * kPanel;
       a.h = memory + h_at_[0] + (shape.n_input_units + panel * kPanel) * e;
       a.h_stride = m_.hidden_stride(0);
       k.forward(a);
@@ -337,7 +371,9 @@ class NoProp::Prediction {
   std::vector<float> start_;
   std::vector<std::int32_t> row_of_;  // 0, 1, 2, ...
   std::vector<Step> steps_;
-  std::size_t n_stages_ = 0, scratch_bytes_ = 0;
+  Buffer<float> biases_;  // [times][n_label_units]
+  float mass_ = 0;        // of the steps before
+  std::size_t scratch_bytes_ = 0;
   std::size_t x_at_, z_rows_at_, half_at_, z_at_, logits_at_, p_at_, u_at_;
   std::vector<std::size_t> h_at_;
 };
@@ -347,12 +383,18 @@ void NoProp::predict(const InputView& x, float* out, const NoPropInference& infe
   if (x.columns != shape().n_features)
     fail("x has " + std::to_string(x.columns) + " columns, the network was made for " +
          std::to_string(shape().n_features));
-  const double flops = 2.0 * static_cast<double>(x.rows) * static_cast<double>(network_.n_params());
-  const int threads = threads_for(n_threads, flops);
+  // With time some half of the network is run in each step.
+  const double evaluations =
+      has_time() ? static_cast<double>(std::max(inference.n_steps, std::size_t{2})) / 2 : 1;
+  const double flops =
+      2.0 * static_cast<double>(x.rows) * evaluations * static_cast<double>(network_.n_params());
+  int threads = threads_for(n_threads, flops);
   if (x.rows == 0) return;
   const std::shared_ptr<const Network> folded = norms_.empty() ? nullptr : norms_.folded();
   const Prediction prediction(*this, folded != nullptr ? *folded : network_, x, out, inference,
-                              divide_up(x.rows, static_cast<std::size_t>(threads)));
+                              divide_up(x.rows, static_cast<std::size_t>(threads)), threads);
+  threads = static_cast<int>(std::min(static_cast<std::size_t>(threads),
+                                      prediction.n_chunks()));  // no more than have work
   std::vector<Buffer<char>> memory;
   std::vector<void*> scratch;
   for (int t = 0; t < threads; ++t) {

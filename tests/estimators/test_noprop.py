@@ -13,7 +13,7 @@ from sklearn.utils._testing import assert_array_equal
 
 import bpfree_fast as bf
 from bpfree_fast import _core as core
-from bpfree_fast.estimators import _apart
+from bpfree_fast.estimators import _apart, _noprop
 from bpfree_fast.estimators._noprop import prototypes
 from bpfree_fast.estimators._training import Samples
 
@@ -43,6 +43,7 @@ def assert_same(one, other):
     for a, b in zip(one.staged_predict_proba(X), other.staged_predict_proba(X), strict=True):
         assert_array_equal(a, b)
     np.testing.assert_allclose(one.loss_curve_, other.loss_curve_, rtol=1e-6)
+    assert_array_equal(one.block_loss_curve_, other.block_loss_curve_)
 
 
 # Flow matching needs longer: after 20 epochs it has 0.84 to 0.96, by the seed, after 60 some 0.98.
@@ -317,6 +318,33 @@ def test_saving(options, tmp_path):
         assert_array_equal(other.class_embedding_, clf.class_embedding_)
         rest = small(**options).fit_blocks(X, Y, range(2, 4))
         assert_same(other.join(rest), small(**options).fit(X, Y))
+
+
+def test_losses_of_blocks():
+    clf = small().fit(X, Y)
+    losses = np.array(clf.block_loss_curve_)
+    assert losses.shape == (3, 4)
+    np.testing.assert_allclose(losses.mean(axis=1), clf.loss_curve_, rtol=1e-6)
+    # By their weights in the loss, which rise from block to block.
+    assert (np.diff(losses, axis=1) > 0).all()
+    part = small().fit_blocks(X, Y, [1, 2])
+    assert_array_equal(np.array(part.block_loss_curve_)[:, 1:3], losses[:, 1:3])
+    assert np.isnan(np.array(part.block_loss_curve_)[:, [0, 3]]).all()
+    w = np.linspace(0, 2, 60)
+    weighted = small(variant="ct").fit(X, Y, w)
+    np.testing.assert_allclose(weighted.block_loss_curve_, np.c_[weighted.loss_curve_], rtol=1e-6)
+
+
+@pytest.mark.parametrize("rule", ["euler", "heun"])
+@pytest.mark.parametrize("variant", ["dt", "ct", "fm"])
+def test_stages_some_at_a_time(variant, rule, monkeypatch):
+    clf = small(variant=variant, n_steps=7, ode_rule=rule, class_embedding="prototype").fit(X, Y)
+    whole = list(clf.staged_predict_proba(X))
+    assert len(whole) == (4 if variant == "dt" else 7)
+    for at_once in (1, 3):
+        monkeypatch.setattr(_noprop, "_STAGED_BYTES", at_once * 4 * 60 * 3)
+        assert_array_equal(list(clf.staged_predict_proba(X)), whole)
+    assert_array_equal(whole[-1], clf.predict_proba(X))
 
 
 @pytest.mark.parametrize("variant", ["dt", "ct", "fm"])

@@ -253,6 +253,20 @@ def test_predict_in_continuous_time(variant, dim, heun, join):
     np.testing.assert_allclose(out.reshape(expected.shape), expected, atol=2e-5)
 
 
+@pytest.mark.parametrize("dim", [None, 9], ids=["one_hot", "embedding"])
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_predict_in_bfloat16(variant, dim):
+    problem = Problem(variant, n=40, dim=dim, dtype="bfloat16", **VARIANTS[variant])
+    trainer = problem.trainer()
+    stages = 3 if variant == "dt" else 6
+    out = np.empty((stages * 40, problem.n_classes), np.float32)
+    trainer.predict_blocks(problem.x, out, staged=True, n_steps=6)
+    expected, _ = predicted(problem, trainer, n_steps=6)
+    # Distances of embeddings that are no unit vectors go into an exponential.
+    atol = 0.15 if variant == "fm" and dim else 0.01
+    np.testing.assert_allclose(out.reshape(expected.shape), expected, atol=atol)
+
+
 @pytest.mark.parametrize("heun", [False, True])
 def test_predict_in_continuous_time_on_a_line(heun):
     problem = Problem("ct", n=40, n_blocks=1, schedule="linear")
@@ -456,6 +470,12 @@ def test_bad_use():
     out = np.empty((len(problem.x), 5), np.float32)
     with pytest.raises(ValueError, match="n_blocks is 4, the network has 3"):
         trainer.predict_blocks(problem.x, out, n_blocks=4)
+    with pytest.raises(ValueError, match="the steps 3 to 3 were asked for, expected at least 1"):
+        trainer.predict_blocks(problem.x, out, first=3)
+    with pytest.raises(ValueError, match="the steps 1 to 4 were asked for"):
+        trainer.predict_blocks(problem.x, out, first=1, n_run=3)
+    with pytest.raises(ValueError, match="first is 1, but there is no state to go on from"):
+        trainer.predict_blocks(problem.x, out, first=1)
     with pytest.raises(ValueError, match="Heun"):
         trainer.predict_blocks(problem.x, out, heun=True)
     with pytest.raises(ValueError, match="out is float32 of shape"):
