@@ -55,5 +55,6 @@ void test_capi();
 void test_perturbation();
 void test_ensemble();
 void test_training();
+void test_noprop();
 
 }  // namespace bpfree::test

@@ -27,6 +27,7 @@ constexpr std::array kTests = {
     Test{"random", test_random},     Test{"product", test_product},
     Test{"capi", test_capi},         Test{"perturbation", test_perturbation},
     Test{"training", test_training}, Test{"ensemble", test_ensemble},
+    Test{"noprop", test_noprop},
 };
 
 }  // namespace
