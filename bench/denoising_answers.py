@@ -66,8 +66,6 @@ class NoPropAnswer(layer_local_answers.Answer):
             found = noprop.gradients(x, z, e / len(y), states, weights, _relu_slope)
             gradients += list(zip(*found, strict=True))
             total += float(losses.mean()) / p.n_blocks
-        for layer in self.params:
-            layer[0] = layer[0] * (1 - p.lr_at(self._step) * p.weight_decay)
         self._update(gradients)
         return total
 

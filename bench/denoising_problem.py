@@ -33,7 +33,7 @@ class NoPropProblem(LayerLocalProblem):
 
     optimizer: str = "adam"
     learning_rate: float = 1e-3
-    weight_decay: float = 1e-3  # decoupled, of matrices alone
+    weight_decay: float = 1e-3
     variant: str = "dt"  # 'dt' | 'ct', which are predicted alone
     n_blocks: int = 10
     input_units: int = 256

@@ -43,6 +43,8 @@ class Answer:
     def _update(self, gradients: list[Gradient]) -> None:
         p = self.problem_
         solver = {"momentum": "sgd"}.get(p.optimizer, p.optimizer)
+        for layer in self.params:
+            layer[0] = layer[0] * (1 - p.lr_at(self._step) * p.weight_decay)
         self._step += 1
         for k, pair in enumerate(gradients):
             for i, g in enumerate(pair):

@@ -38,8 +38,9 @@ def make_trainer(problem: ForwardForwardProblem, network: Any, *, seed: int, n_t
     return core.Trainer(
         network, method="forward_forward",
         solver={"momentum": "sgd"}.get(problem.optimizer, problem.optimizer),
-        momentum=problem.momentum, nesterov=False, batch_size=problem.batch, seed=seed,
-        n_threads=n_threads, goodness=problem.goodness, goodness_loss=problem.loss,
+        weight_decay=problem.weight_decay, momentum=problem.momentum, nesterov=False,
+        batch_size=problem.batch, seed=seed, n_threads=n_threads,
+        goodness=problem.goodness, goodness_loss=problem.loss,
         label_position=problem.label_position, negatives=problem.negatives,
         temperature=problem.temperature, symba_scale=problem.alpha,
         peer_normalization=problem.peer,

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -89,6 +90,15 @@ def test_forward_forward_step(
         np.testing.assert_allclose(trainee.predict_goodness(x), right.goodness(x), rtol=STEP)
         accuracy = (right.probabilities(x).argmax(axis=1) == data.y).mean()
         assert trainee.accuracy(x, data.y) == pytest.approx(accuracy)
+
+
+def test_forward_forward_decays_matrices_alone() -> None:
+    problem = ForwardForwardProblem(SIZES, BATCH, "adam", RATE["adam"], weight_decay=10.0)
+    error, *_ = error_of(FORWARD_FORWARD[""], problem, ForwardForwardAnswer, 4)
+    assert error <= CHANGE_TOLERANCE["float32", "adam"]
+    without = replace(problem, weight_decay=0.0)
+    error, *_ = error_of(FORWARD_FORWARD[""], without, ForwardForwardAnswer, 4)
+    assert error <= CHANGE_TOLERANCE["float32", "adam"]
 
 
 def test_forward_forward_predictions() -> None:

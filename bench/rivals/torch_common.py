@@ -55,6 +55,19 @@ def compile_(function: Callable[..., Any]) -> Callable[..., Any]:
     return torch.compile(function)
 
 
+def _optimizer(net: nn.Module, problem: Problem) -> torch.optim.Optimizer:
+    params, lr = list(net.parameters()), problem.learning_rate
+    if problem.optimizer == "momentum":
+        return torch.optim.SGD(params, lr, momentum=problem.momentum, fused=True)
+    if not problem.weight_decay:
+        return torch.optim.Adam(params, lr, fused=True)
+    groups = [
+        {"params": [p for p in params if p.ndim > 1], "weight_decay": problem.weight_decay},
+        {"params": [p for p in params if p.ndim < 2], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr, fused=True)
+
+
 class TorchTrainee(Trainee):
     def __init__(
         self,
@@ -75,12 +88,7 @@ class TorchTrainee(Trainee):
         self._loss: Loss = self._forward_loss
         if compiled:
             self._loss = compile_(self._forward_loss)
-        params, lr = self._net.parameters(), problem.learning_rate
-        self._optimizer: torch.optim.Optimizer
-        if problem.optimizer == "momentum":
-            self._optimizer = torch.optim.SGD(params, lr, momentum=problem.momentum, fused=True)
-        else:
-            self._optimizer = torch.optim.Adam(params, lr, fused=True)
+        self._optimizer = _optimizer(self._net, problem)
         self._order = torch.empty(0, dtype=torch.int64)
         self._generator = torch.Generator().manual_seed(0)
         self._step = 0
