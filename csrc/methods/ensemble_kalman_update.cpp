@@ -5,6 +5,7 @@
 #include <cstring>
 
 #include "methods/ensemble_kalman.h"
+#include "network/ensemble_strips.h"
 #include "network/ensemble_transform.h"
 
 namespace bpfree {
@@ -44,9 +45,11 @@ void EnsembleKalman::draw_member(float* out, std::size_t j, std::uint64_t iterat
 void EnsembleKalman::transform(const EnsembleMoments& moments) {
   ensemble_weights(transform_.data(), moments, kalman_.method, rate(), team_);
   const Members theta{members_.data(), kalman_.n_ens, size(), false};
-  ensemble_transform(theta, theta, transform_.data(), bf16(), team_);
-  is_settled_ = false;
-  if (bf16()) settle();  // the next members run beside their mean
+  // In bf16 the next members run beside their mean.
+  ensemble_transform(theta, theta, transform_.data(), bf16(), team_,
+                     bf16() ? mean_.data() : nullptr);
+  is_settled_ = bf16();
+  if (bf16()) write_mean();
 }
 
 // The mean of the members, in mean_; true where it is what the network has.
@@ -58,16 +61,8 @@ bool EnsembleKalman::take_mean() {
     scratch.push_back(memory.back().data());
   }
   const auto strip = [&](std::size_t p, const Worker& worker) {
-    const float* src = members_.data() + p * kPanel;
-    auto* anomalies = static_cast<float*>(worker.scratch);
-    product::kernels().f32.ensemble.center({.dst = anomalies,
-                                            .dst_stride = kPanel,
-                                            .src = src,
-                                            .src_stride = size(),
-                                            .depth = kalman_.n_ens,
-                                            .n_columns = kPanel,
-                                            .scale = 1});
-    for (std::size_t i = 0; i < kPanel; ++i) mean_[p * kPanel + i] = src[i] - anomalies[i];
+    column_means(mean_.data() + p * kPanel, members_.data() + p * kPanel, size(), kalman_.n_ens,
+                 kPanel, static_cast<float*>(worker.scratch));
   };
   parallel_for(size() / kPanel, team_, strip, scratch);
   return std::memcmp(mean_.data(), network_.parameters(), mean_.bytes()) == 0;

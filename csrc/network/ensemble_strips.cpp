@@ -14,7 +14,6 @@ namespace {
 constexpr std::size_t kGroupBytes = std::size_t{512} << 10;  // half of L2: panels have the other
 constexpr std::size_t kStripPanels =
     8;  // a kilobyte of each member: less than that wastes memory's pages
-constexpr std::size_t kRowPadding = 16;  // words, so that rows do not share a few sets of L1
 constexpr std::size_t kLine = 64;
 
 template <class T>
@@ -30,6 +29,7 @@ struct EnsembleStrips::Strip {
   const char* theta;
   std::size_t n_params;
   std::size_t size;  // bytes of a parameter
+  float* mean;
 };
 
 EnsembleStrips::EnsembleStrips(product::Dtype dtype, std::size_t n_ens, const Algebra& second,
@@ -60,44 +60,56 @@ EnsembleStrips::Operand EnsembleStrips::operand(const Algebra& matrix, int n_thr
   Operand o;
   if (matrix.rows == 0) return o;
   o.rows = matrix.rows;
-  o.depth = divide_up(matrix.columns, per_word_);
-  o.stride = o.depth + kRowPadding;
-  const std::size_t bytes = checked_product(o.rows, o.stride, word_);
-  o.data = per_word_ == 2 ? Buffer<char>(bytes) : Buffer<char>::uninitialized(bytes);
+  o.depth = std::max<std::size_t>(divide_up(matrix.columns, per_word_), 1);
+  o.data = Buffer<char>(checked_product(o.rows, o.depth, word_));
   o.blocks = product::row_blocks(o.rows, tile_rows_);
   o.blocks_per_group =
-      std::max<std::size_t>(kGroupBytes / (o.stride * word_ * o.blocks[0].height), 1);
+      std::max<std::size_t>(kGroupBytes / (o.depth * word_ * o.blocks[0].height), 1);
   o.n_groups = divide_up(o.blocks.size(), o.blocks_per_group);
   const double elements = static_cast<double>(matrix.rows) * static_cast<double>(matrix.columns);
-  const auto row = [&](std::size_t i, const Worker&) {
-    const double* src = matrix.data + i * matrix.row_stride;
-    char* dst = o.data.data() + i * o.stride * word_;
-    if (dtype_ == product::Dtype::f64) {
-      for (std::size_t k = 0; k < matrix.columns; ++k)
-        reinterpret_cast<double*>(dst)[k] = src[k * matrix.column_stride];
-      return;
-    }
-    constexpr std::size_t kPiece = 256;
-    float piece[kPiece];
-    for (std::size_t k = 0; k < matrix.columns; k += kPiece) {
-      const std::size_t n = std::min(kPiece, matrix.columns - k);
-      for (std::size_t i = 0; i < n; ++i)
-        piece[i] = static_cast<float>(src[(k + i) * matrix.column_stride]);
-      if (dtype_ == product::Dtype::bf16)
-        product::kernels().to_bf16(reinterpret_cast<std::uint16_t*>(dst) + k, piece, n);
-      else
-        std::memcpy(dst + k * sizeof(float), piece, n * sizeof(float));
-    }
+  const auto block = [&](std::size_t b, const Worker&) {
+    const product::RowBlock& rows = o.blocks[b];
+    char* dst = o.data.data() + rows.row * o.depth * word_;
+    for (std::size_t i = 0; i < rows.height; ++i)
+      pack_row(dst + i * word_, rows.height, matrix, rows.row + i);
   };
-  parallel_for(matrix.rows, threads_for(n_threads, 4 * elements), row);
+  parallel_for(o.blocks.size(), threads_for(n_threads, 4 * elements), block);
   return o;
 }
 
-std::size_t EnsembleStrips::scratch_bytes() const {
+// A row, rounded, to every `height`-th word.
+void EnsembleStrips::pack_row(char* dst, std::size_t height, const Algebra& matrix,
+                              std::size_t row) const {
+  const double* src = matrix.data + row * matrix.row_stride;
+  constexpr std::size_t kPiece = 256;
+  float piece[kPiece];
+  std::uint16_t rounded[kPiece];
+  for (std::size_t k = 0; k < matrix.columns; k += kPiece) {
+    const std::size_t n = std::min(kPiece, matrix.columns - k);
+    if (dtype_ == product::Dtype::f64) {
+      for (std::size_t i = 0; i < n; ++i)
+        reinterpret_cast<double*>(dst)[(k + i) * height] = src[(k + i) * matrix.column_stride];
+      continue;
+    }
+    for (std::size_t i = 0; i < n; ++i)
+      piece[i] = static_cast<float>(src[(k + i) * matrix.column_stride]);
+    if (dtype_ == product::Dtype::bf16) {
+      product::kernels().to_bf16(rounded, piece, n);
+      for (std::size_t i = 0; i < n; ++i)
+        reinterpret_cast<std::uint16_t*>(dst)[(k + i) / 2 * 2 * height + (k + i) % 2] = rounded[i];
+    } else {
+      for (std::size_t i = 0; i < n; ++i)
+        reinterpret_cast<float*>(dst)[(k + i) * height] = piece[i];
+    }
+  }
+}
+
+std::size_t EnsembleStrips::scratch_bytes(bool with_mean) const {
   const std::size_t anomalies = panel_bytes(divide_up(n_ens_, per_word_));
   const std::size_t covariance = panel_bytes(first_.rows);
-  return n_together_ * (anomalies + covariance + panel_bytes(1)) +
-         (taper_ != nullptr ? covariance : 0);
+  const std::size_t strips = n_together_ * (anomalies + covariance + panel_bytes(1)) +
+                             (taper_ != nullptr ? covariance : 0);
+  return std::max(strips, with_mean ? panel_bytes(n_ens_) : 0);
 }
 
 // A group of rows times a panel. `ahead` is what the next panel will be packed from: asked for meanwhile, as many rows as the
@@ -112,10 +124,11 @@ void EnsembleStrips::multiply(const Operand& operand, std::size_t group, const v
     const product::RowBlock& block = operand.blocks[b];
     if (ahead != nullptr)
       for (std::size_t i = block.row; i < block.row + block.height; ++i)
-        for (std::size_t byte = 0; byte < width_ * word_; byte += kLine)
-          __builtin_prefetch(ahead + i * out_stride * word_ + byte, 0, 2);
-    store_({.a = {operand.data.data(), operand.stride, std::max<std::size_t>(operand.depth, 1), 0},
-            .packed = nullptr,
+        for (std::size_t byte = 0; byte < width_ * word_ + kLine; byte += kLine)
+          __builtin_prefetch(ahead + i * out_stride * word_ + std::min(byte, width_ * word_ - 1), 0,
+                             2);
+    store_({.a = {},
+            .packed = operand.data.data(),
             .panel = panel,
             .depth = operand.depth,
             .blocks = &block,
@@ -179,7 +192,7 @@ void EnsembleStrips::strip(const Strip& s, std::size_t first_panel, std::size_t 
                       .depth = n_ens_,
                       .n_columns = columns(p),
                       .scale = 1,
-                      .squares = squares + p * panel_bytes(1)});
+                      .squares = two ? squares + p * panel_bytes(1) : nullptr});
     if (s.out == s.theta) continue;
     for (std::size_t j = 0; j < n_ens_; ++j)
       std::memcpy(s.out + j * s.n_params * s.size + offset,
@@ -201,13 +214,29 @@ void EnsembleStrips::strip(const Strip& s, std::size_t first_panel, std::size_t 
                s.out + column(p) * s.size, s.n_params, columns(p), true,
                has_next ? s.theta + next * s.size : nullptr);
     }
+  for (std::size_t p = 0; s.mean != nullptr && p < n_panels; ++p)
+    column_means(s.mean + column(p), reinterpret_cast<const float*>(s.out) + column(p), s.n_params,
+                 n_ens_, columns(p), reinterpret_cast<float*>(scratch));
 }
 
-void EnsembleStrips::run(const Members& out, const Members& theta, int n_threads) const {
+void column_means(float* mean, const float* members, std::size_t stride, std::size_t n_ens,
+                  std::size_t n_columns, float* anomalies) {
+  product::kernels().f32.ensemble.center({.dst = anomalies,
+                                          .dst_stride = product::kPanel,
+                                          .src = members,
+                                          .src_stride = stride,
+                                          .depth = n_ens,
+                                          .n_columns = n_columns,
+                                          .scale = 1});
+  for (std::size_t i = 0; i < n_columns; ++i) mean[i] = members[i] - anomalies[i];
+}
+
+void EnsembleStrips::run(const Members& out, const Members& theta, int n_threads,
+                         float* mean) const {
   const std::size_t n_params = theta.columns;
   if (n_params == 0) return;
   const Strip whole{static_cast<char*>(out.data), static_cast<const char*>(theta.data), n_params,
-                    theta.is_f64 ? sizeof(double) : sizeof(float)};
+                    theta.is_f64 ? sizeof(double) : sizeof(float), mean};
   const std::size_t n_panels = divide_up(n_params, width_);
   const double rows = static_cast<double>(second_.rows + first_.rows);
   const double depth = static_cast<double>(std::max(second_.depth, n_ens_));
@@ -218,7 +247,7 @@ void EnsembleStrips::run(const Members& out, const Members& theta, int n_threads
   std::vector<Buffer<char>> memory;
   std::vector<void*> scratch;
   for (int t = 0; t < threads; ++t) {
-    memory.push_back(Buffer<char>::uninitialized(scratch_bytes()));
+    memory.push_back(Buffer<char>::uninitialized(scratch_bytes(mean != nullptr)));
     scratch.push_back(memory.back().data());
   }
   const auto task = [&](std::size_t t, const Worker& worker) {

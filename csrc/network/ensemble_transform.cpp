@@ -311,13 +311,14 @@ bool data_is_cheaper(const Members& theta, const EnsembleOutputs& outputs) {
 }  // namespace
 
 void ensemble_transform(const Members& out, const Members& theta, const double* transform,
-                        bool bf16, int n_threads) {
+                        bool bf16, int n_threads, float* mean) {
   check_members(out, theta);
+  if (mean != nullptr && theta.is_f64) fail("theta is float64, expected float32 where a mean goes");
   if (bf16 && theta.is_f64) fail("theta is float64, expected float32 members for bfloat16");
   const std::size_t n = theta.rows;
   const Dtype dtype = bf16 ? Dtype::bf16 : theta.is_f64 ? Dtype::f64 : Dtype::f32;
   const EnsembleStrips strips(dtype, n, {transform, n, n, n, 1}, {}, {}, n_threads);
-  strips.run(out, theta, n_threads);
+  strips.run(out, theta, n_threads, mean);
 }
 
 EnsembleReport ensemble_update(const Members& out, const Members& theta,

@@ -30,13 +30,14 @@ struct UpdateOptions {
 };
 
 // out_j = theta_j + sum_k transform[j, k] (theta_k - mean), where out may be theta itself. With bf16 the members are float32,
-// and transform and anomalies are rounded to bfloat16; members and sums are float32.
-// Shapes: out and theta [n_ens, n_params], transform [n_ens, n_ens].
+// and transform and anomalies are rounded to bfloat16; members and sums are float32. mean: that of the new members, which
+// must be float32; null: not wanted.
+// Shapes: out and theta [n_ens, n_params], transform [n_ens, n_ens], mean [n_params].
 // Cost:   2 n_params n_ens^2 flops; theta is read, and out written, once. Workspace: transform in the members' type, and in
 //         each thread the anomalies of some strips of 32 parameters (16 of float64).
 // Result: same bits for any number of threads; |error| <= (n_ens + 5) u (|transform| |anomalies|) beside out's own rounding.
 void ensemble_transform(const Members& out, const Members& theta, const double* transform,
-                        bool bf16, int n_threads);
+                        bool bf16, int n_threads, float* mean = nullptr);
 
 // out = theta after one Kalman update; out may be theta itself. Nothing of n_params x n_obs is stored.
 //   ensemble form  the transform of ensemble_weights()

@@ -15,10 +15,12 @@ struct Ensembles {
   static void center(const CenterColumnsArgs& args) {
     for (std::size_t j = 0; j < M::kWidth; j += kColumns) {
       const std::size_t left = args.n_columns > j ? args.n_columns - j : 0;
-      if (left >= kColumns)
-        columns<true>(args, j, kColumns);
+      if (left < kColumns)
+        columns<false, true>(args, j, left);
+      else if (args.squares == nullptr)
+        columns<true, false>(args, j, kColumns);
       else
-        columns<false>(args, j, left);
+        columns<true, true>(args, j, kColumns);
     }
   }
 
@@ -37,7 +39,7 @@ struct Ensembles {
 
  private:
   // Two vectors of columns, of which n are valid.
-  template <bool kWhole>
+  template <bool kWhole, bool kSquares>
   [[gnu::always_inline]] static void columns(const CenterColumnsArgs& args, std::size_t j,
                                              std::size_t n) {
     const Real* src = static_cast<const Real*>(args.src) + j;
@@ -70,7 +72,7 @@ struct Ensembles {
     V squares[2] = {V::zero(), V::zero()};
     const auto anomaly = [&](std::size_t row, std::size_t v) __attribute__((always_inline)) {
       const V x = (load(row, v) - first[v]) - mean[v];
-      squares[v] = V::mul_add(x, x, squares[v]);
+      if constexpr (kSquares) squares[v] = V::mul_add(x, x, squares[v]);
       return scale * x;
     };
     for (std::size_t row = 0; row < args.depth; row += M::kPerWord)
