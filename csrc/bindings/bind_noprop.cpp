@@ -31,6 +31,33 @@ py::array_t<float> embedding(const BoundTrainer& bound) {
   return out;
 }
 
+py::tuple head(const BoundTrainer& bound) {
+  const NoProp& t = noprop(bound);
+  py::array_t<float> weights({t.embedding_dim(), t.network().n_outputs()});
+  py::array_t<float> biases(t.network().n_outputs());
+  t.get_head(weights.mutable_data(), biases.mutable_data());
+  return py::make_tuple(weights, biases);
+}
+
+void set_head(const BoundTrainer& bound, const py::array& weights, const py::array& biases) {
+  NoProp& t = noprop(bound);
+  const std::size_t n = t.network().n_outputs();
+  t.set_head(checked<float>("weights", weights, t.embedding_dim(), n),
+             checked<float>("biases", biases, n, 0));
+}
+
+py::array_t<float> schedule_parameters(const BoundTrainer& bound) {
+  const NoProp& t = noprop(bound);
+  py::array_t<float> out(t.n_schedule());
+  t.get_schedule(out.mutable_data());
+  return out;
+}
+
+void set_schedule_parameters(const BoundTrainer& bound, const py::array& value) {
+  NoProp& t = noprop(bound);
+  t.set_schedule(checked<float>("value", value, t.n_schedule(), 0));
+}
+
 void set_embedding(const BoundTrainer& bound, const py::array& value) {
   NoProp& t = noprop(bound);
   t.set_embedding(checked<float>("value", value, t.network().n_outputs(), t.embedding_dim()));
@@ -164,6 +191,14 @@ void bind_noprop(py::class_<BoundTrainer>& trainer) {
                              [](const BoundTrainer& b) { return noprop(b).block_losses(); })
       .def("embedding", &embedding)
       .def("set_embedding", &set_embedding, py::arg("value"))
+      .def_property_readonly("has_head", [](const BoundTrainer& b) { return noprop(b).has_head(); })
+      .def("head", &head)
+      .def("set_head", &set_head, py::arg("weights"), py::arg("biases"))
+      .def("schedule_parameters", &schedule_parameters)
+      .def("set_schedule_parameters", &set_schedule_parameters, py::arg("value"))
+      .def(
+          "alpha_bar_at", [](const BoundTrainer& b, double t) { return noprop(b).alpha_bar(t); },
+          py::arg("t"))
       .def("predict_blocks", &predict_blocks, py::arg("x"), py::arg("out"), py::kw_only(),
            py::arg("staged") = false, py::arg("n_blocks") = 0, py::arg("n_steps") = 100,
            py::arg("heun") = false, py::arg("noise") = false, py::arg("first") = 0,

@@ -65,8 +65,8 @@ std::unique_ptr<BoundTrainer> make(
     std::int64_t group_size, const std::string& fitness, const std::string& variant,
     const std::string& block_feedback, const std::vector<double>& alpha_bar,
     const std::string& noise_schedule, double eta, double max_snr_weight,
-    std::int64_t embedding_dim, std::int64_t n_ens, const std::string& update, bool squared_error,
-    bool gauss_newton, double obs_noise_var, double spread, bool redraw) {
+    std::int64_t embedding_dim, bool learn_embedding, std::int64_t n_ens, const std::string& update,
+    bool squared_error, bool gauss_newton, double obs_noise_var, double spread, bool redraw) {
   if (batch_size < 1) fail("batch_size is " + std::to_string(batch_size) + ", expected at least 1");
   TrainerOptions options;
   options.optimizer = {solver_named(solver, momentum, nesterov),
@@ -120,7 +120,7 @@ std::unique_ptr<BoundTrainer> make(
     bound->trainer = std::make_unique<NoProp>(
         net, options,
         noprop_options(variant, block_feedback, alpha_bar, noise_schedule, eta, max_snr_weight,
-                       embedding_dim, batch_normalization));
+                       embedding_dim, learn_embedding, batch_normalization));
   else if (kind == Method::ensemble_kalman)
     bound->trainer = make_ensemble_kalman(
         net, options,
@@ -341,10 +341,10 @@ void bind_trainer(py::module_& m) {
            py::arg("group_size") = 0, py::arg("fitness") = "loss", py::arg("variant") = "dt",
            py::arg("block_feedback") = "exact", py::arg("alpha_bar") = std::vector<double>(),
            py::arg("noise_schedule") = "cosine", py::arg("eta") = 0.1,
-           py::arg("max_snr_weight") = 0.0, py::arg("embedding_dim") = 0, py::arg("n_ens") = 256,
-           py::arg("update") = "eki", py::arg("squared_error") = false,
-           py::arg("gauss_newton") = false, py::arg("obs_noise_var") = 1.0, py::arg("spread") = 0.5,
-           py::arg("redraw") = true)
+           py::arg("max_snr_weight") = 0.0, py::arg("embedding_dim") = 0,
+           py::arg("learn_embedding") = false, py::arg("n_ens") = 256, py::arg("update") = "eki",
+           py::arg("squared_error") = false, py::arg("gauss_newton") = false,
+           py::arg("obs_noise_var") = 1.0, py::arg("spread") = 0.5, py::arg("redraw") = true)
       .def_property(
           "step", [](const BoundTrainer& b) { return b.trainer->step(); },
           [](BoundTrainer& b, std::uint64_t step) { b.trainer->set_step(step); })

@@ -105,7 +105,7 @@ EvolutionOptions evolution_options(std::int64_t population_size, double std, dou
 NoPropOptions noprop_options(const std::string& variant, const std::string& block_feedback,
                              const std::vector<double>& alpha_bar, const std::string& schedule,
                              double eta, double max_snr_weight, std::int64_t embedding_dim,
-                             bool batch_normalization) {
+                             bool learn_embedding, bool batch_normalization) {
   if (embedding_dim < 0)
     fail("embedding_dim is " + std::to_string(embedding_dim) + ", expected at least 0");
   NoPropOptions options;
@@ -115,12 +115,15 @@ NoPropOptions noprop_options(const std::string& variant, const std::string& bloc
   options.feedback =
       named<bool, 2>("block_feedback", block_feedback, {{{"exact", false}, {"direct", true}}});
   options.alpha_bar = alpha_bar;
-  options.schedule = named<NoiseSchedule, 2>(
-      "noise_schedule", schedule,
-      {{{"cosine", NoiseSchedule::cosine}, {"linear", NoiseSchedule::linear}}});
+  options.learn_schedule = schedule == "learned";
+  if (!options.learn_schedule)
+    options.schedule = named<NoiseSchedule, 2>(
+        "noise_schedule", schedule,
+        {{{"cosine", NoiseSchedule::cosine}, {"linear", NoiseSchedule::linear}}});
   options.eta = eta;
   options.max_snr_weight = max_snr_weight;
   options.embedding_dim = static_cast<std::size_t>(embedding_dim);
+  options.learn_embedding = learn_embedding;
   options.batch_normalization = batch_normalization;
   return options;
 }

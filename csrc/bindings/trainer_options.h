@@ -36,7 +36,7 @@ EvolutionOptions evolution_options(std::int64_t population_size, double std, dou
 NoPropOptions noprop_options(const std::string& variant, const std::string& block_feedback,
                              const std::vector<double>& alpha_bar, const std::string& schedule,
                              double eta, double max_snr_weight, std::int64_t embedding_dim,
-                             bool batch_normalization);
+                             bool learn_embedding, bool batch_normalization);
 
 EnsembleKalmanOptions kalman_options(std::int64_t n_ens, const std::string& update,
                                      bool squared_error, bool gauss_newton, double obs_noise_var,

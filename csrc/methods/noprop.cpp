@@ -59,7 +59,7 @@ NoProp::NoProp(Network& network, const TrainerOptions& options, const NoPropOpti
   }
   n_trained_ = s.n_blocks;
   loss_sum_.resize(s.n_blocks);
-  if (noprop.embedding_dim > 0) embedding_ = Buffer<float>(checked_product(s.n_classes, dim_));
+  make_learned();
   if (!noprop.feedback) network.keep_shadow_rows();
   const std::size_t batch = padded_batch_;
   const bool bf16 = element_ == 2;
@@ -82,7 +82,7 @@ NoProp::NoProp(Network& network, const TrainerOptions& options, const NoPropOpti
       }
       if (noprop.feedback) continue;
       slot.delta_t.emplace_back(checked_product(batch / kPanel, batch_stride(k)));
-      slot.pairs_t.emplace_back(bf16 && k > 0 ? slot.delta_t.back().size() / 2 : 0);
+      slot.pairs_t.emplace_back(bf16 && (k > 0 || has_head()) ? slot.delta_t.back().size() / 2 : 0);
     }
     const std::size_t n_panels = divide_up(s.n_classes, kPanel);
     slot.error = Buffer<float>(checked_product(n_panels, error_panel_stride()));
@@ -95,6 +95,17 @@ NoProp::NoProp(Network& network, const TrainerOptions& options, const NoPropOpti
     slot.noise = Buffer<float>(batch);
     slot.weight = Buffer<float>(batch);
     slot.row_loss = Buffer<float>(batch);
+    if (has_head()) {
+      slot.estimate_gradient = Buffer<float>(checked_product(batch, dim_));
+      if (reads_z_gradient())
+        slot.z_gradient_t = Buffer<float>(checked_product(batch / kPanel, z_gradient_stride()));
+      if (noprop.learn_embedding) slot.embedding_gradient = Buffer<double>(embedding_.n);
+      if (noprop.learn_schedule) slot.label_noise = Buffer<float>(checked_product(batch, dim_));
+      if (noprop.variant == NoPropVariant::fm) {
+        slot.ahead = Buffer<float>(checked_product(batch, dim_));
+        slot.head_error = Buffer<float>(checked_product(batch, s.n_classes));
+      }
+    }
     slots_.push_back(std::move(slot));
   }
   time_ = Buffer<float>(batch);
@@ -114,6 +125,9 @@ void NoProp::set_blocks(std::size_t first, std::size_t n) {
   if (n == 0 || first >= shape().n_blocks || n > shape().n_blocks - first)
     fail("blocks " + std::to_string(first) + " to " + std::to_string(first + n) +
          " were asked for, expected at least 1 of the " + std::to_string(shape().n_blocks));
+  if (noprop_.learn_embedding && n < shape().n_blocks)
+    fail(std::to_string(n) + " blocks were asked for, expected all " +
+         std::to_string(shape().n_blocks) + ": they share embeddings that are learned");
   const RunGuard guard(*this);
   first_block_ = first;
   n_trained_ = n;
@@ -122,13 +136,13 @@ void NoProp::set_blocks(std::size_t first, std::size_t n) {
 void NoProp::get_embedding(float* out) const {
   for (std::size_t c = 0; is_one_hot() && c < shape().n_classes; ++c)
     for (std::size_t j = 0; j < dim_; ++j) out[c * dim_ + j] = c == j ? 1.0f : 0.0f;
-  std::copy(embedding_.begin(), embedding_.end(), out);
+  std::copy_n(embedding_.values.data(), embedding_.n, out);
 }
 
 void NoProp::set_embedding(const float* value) {
   if (is_one_hot()) fail("the class embeddings of this trainer are one-hot, and stay so");
   const RunGuard guard(*this);
-  std::copy_n(value, embedding_.size(), embedding_.data());
+  std::copy_n(value, embedding_.n, embedding_.values.data());
 }
 
 std::size_t NoProp::feedback_at(std::size_t block, std::size_t hidden, std::size_t panel) const {
@@ -171,6 +185,7 @@ void NoProp::before_step() {
   std::fill(row_loss_.begin(), row_loss_.end(), 0.0f);
   for (std::size_t i = 0; i < n_ && sample_weight_.size() > 0; ++i)
     sample_weight_[i] = data().weights != nullptr ? data().weights[batch_order()[i]] : 1.0f;
+  if (has_head()) prepare_learned();
   if (!has_time()) return;
   const Slot& slot = slots_[0];
   random::matrix_block(
@@ -181,8 +196,12 @@ void NoProp::before_step() {
     time_[i] += 0.5f;
     const auto t = static_cast<double>(time_[i]);
     const bool flow = noprop_.variant == NoPropVariant::fm;
-    const double alpha_bar = alpha_bar_at(noprop_.schedule, t);
-    const double slope = snr_derivative(noprop_.schedule, t);
+    LearnedSchedule::Point at{};
+    if (learned_)
+      at = learned_->at(t);
+    else if (!flow)
+      at = {alpha_bar_at(noprop_.schedule, t), snr_derivative(noprop_.schedule, t)};
+    const double alpha_bar = at.alpha_bar, slope = at.snr_slope;
     const double cut = noprop_.max_snr_weight > 0 ? std::min(slope, noprop_.max_snr_weight) : slope;
     slot.signal[i] = flow ? time_[i] : static_cast<float>(std::sqrt(alpha_bar));
     slot.noise[i] = flow ? 1 - time_[i] : static_cast<float>(std::sqrt(1 - alpha_bar));
@@ -196,14 +215,19 @@ bool NoProp::build_phase(std::size_t index) {
   const std::size_t n_parts = shape().n_layers(), hidden = n_hidden();
   const std::size_t waits = norms_.empty() ? 0 : 1;
   const std::size_t n_forward = hidden + 1 + waits;
-  const std::size_t n_backward = noprop_.feedback ? 0 : hidden + waits * (hidden - 1);
-  const std::size_t n_phases = n_forward + n_backward + 1;
+  // Where the gradient by z is wanted, h_0's delta goes back through its normalization too, and a phase follows.
+  const std::size_t to_z = reads_z_gradient() ? 1 : 0;
+  const std::size_t n_backward = noprop_.feedback ? 0 : hidden + waits * (hidden - 1 + to_z);
+  const std::size_t n_phases = n_forward + n_backward + to_z + 1;
   const std::size_t group = index / n_phases, phase = index % n_phases;
   const std::size_t n_groups = divide_up(n_trained_, slots_.size());
   const std::size_t of_group = divide_up(n_trained_, n_groups);
   if (phase == 0) {
     add_losses();
-    if (group == n_groups) return false;
+    if (group == n_groups) {
+      if (has_head()) step_learned();
+      return false;
+    }
     group_first_ = first_block_ + group * of_group;
     group_size_ = std::min(of_group, first_block_ + n_trained_ - group_first_);
     for (std::size_t i = 0; !has_time() && i < group_size_; ++i) {
@@ -226,7 +250,10 @@ bool NoProp::build_phase(std::size_t index) {
       add_backward(k);
     else
       add_normalize_back(k);
+  } else if (phase < n_forward + n_backward + to_z) {
+    add_z_gradient();
   } else {
+    if (has_head()) add_learned();
     for (std::size_t part = 0; part < n_parts; ++part) add_update(part);
     if (group + 1 == n_groups) add_gather_next();
   }
@@ -243,6 +270,8 @@ void NoProp::add_losses() {
       sum += static_cast<double>(slots_[t].row_loss[i]);
     }
     loss_sum_[block_of(t)] += sum;
+    for (std::size_t k = 0; k < slots_[t].embedding_gradient.size(); ++k)
+      embedding_.gradient[k] += static_cast<double>(share) * slots_[t].embedding_gradient[k];
   }
 }
 
@@ -255,6 +284,9 @@ std::vector<double> NoProp::block_losses() const {
 std::vector<Trainer::StateArray> NoProp::state_arrays() const {
   std::vector<StateArray> arrays = Trainer::state_arrays();
   norms_.append_state(arrays);
+  for (const Shared* own : {&embedding_, &head_weights_, &head_biases_, &schedule_})
+    for (int i = 0; i < own->state.n_slots(); ++i)
+      arrays.push_back({own->state.slot(i), own->n, 0});
   return arrays;
 }
 
@@ -262,7 +294,7 @@ std::vector<Trainer::StateArray> NoProp::state_arrays() const {
 std::size_t NoProp::scratch_bytes() const {
   const std::size_t delta = (padded_batch_ + 2) * kPanel * (norms_.empty() ? 1 : 2);
   const std::size_t noise = checked_product(kPanel, z_stride()) + dim_;
-  const std::size_t row = dim_ + 2 * shape().n_classes;
+  const std::size_t row = 2 * dim_ + 2 * shape().n_classes;
   return std::max({delta, noise, row}) * sizeof(float);
 }
 

@@ -6,6 +6,10 @@
 // Loss:   w_t |p W - u_y|^2 with p = softmax(o), W the class embeddings, w_t the step of the signal-to-noise ratio
 //         (network/noprop.h). Within a block its gradient is exact; or hidden layers get the logits' error by a fixed random
 //         matrix, delta_k = (e B_k) * f'(a_k), and nothing is propagated back at all.
+// Learned: as options the embeddings, and with ct the schedule. Then there is a linear head on z at the end, and beside the
+//         blocks' losses, of which they get the mean, its cross-entropy with z from q(z_T | y) (fm: at z + (1 - t) o W) and the
+//         divergence of q(z_0 | y) from N(0, 1). Their gradient is exact, also through the label in z, except that with
+//         feedback nothing goes back to z (noprop_learned.cpp).
 // Norm:   as an option every unit of h_0 .. h_m is normalised over the batch before f, with statistics of its block's own.
 // dt:     n blocks, each with its noise level. ct: one block for all of t in [0, 1], which it reads as sines and cosines beside
 //         z. fm: the same with z_t = t u_y + (1 - t) z_0 and o W as an estimate of the velocity u_y - z_0.
@@ -14,17 +18,19 @@
 //         packed copy of it; label noise is made by the tile that multiplies with it. A branch is so many columns of h_0 and
 //         a range of layers: another kind of input branch needs its own forward and update tiles, and nothing else.
 // Shapes: x [batch, n_features], z [batch, dim (+ kTimeFeatures)], h_k [batch, n_k].
-// Source: Li, Teh & Pascanu 2025, arXiv:2503.24322. Differs: dense blocks; classes are read off the
-//         weights that the estimates have in z, with no head of their own; the signal-to-noise ratio is cut off.
+// Source: Li, Teh & Pascanu 2025, arXiv:2503.24322. Differs: dense blocks; where nothing is learned, classes are read off
+//         the weights that the estimates have in z, with no head; the signal-to-noise ratio of a fixed schedule is cut off.
 // Cost:   a block 2 B (3 n_features n_x + 2 (d n_z) + 3 (rest)) flops, some 20 % less without what goes back to x and z.
 // Result: same bits for any number of threads.
 #pragma once
 
 #include <array>
+#include <optional>
 #include <vector>
 
 #include "methods/batch_normalization.h"
 #include "methods/trainer.h"
+#include "network/learned_schedule.h"
 #include "network/noprop.h"
 #include "product/row_blocks.h"
 
@@ -38,6 +44,8 @@ struct NoPropOptions {
   double eta = 0.1;
   double max_snr_weight = 0;      // ct: cut of the derivative of the signal-to-noise ratio; 0: none
   std::size_t embedding_dim = 0;  // 0: one-hot
+  bool learn_embedding = false;
+  bool learn_schedule = false;  // ct, without a cut; `schedule` then means nothing
   bool batch_normalization = false;
 };
 
@@ -71,11 +79,22 @@ class NoProp final : public Trainer {
   std::vector<StateArray> state_arrays() const override;
 
   std::size_t embedding_dim() const { return dim_; }
-  bool is_one_hot() const { return embedding_.size() == 0; }
+  bool is_one_hot() const { return embedding_.n == 0; }
   void get_embedding(float* out) const;  // [n_classes][dim]
   void set_embedding(const float* value);
 
-  // Class weights of the estimates in z at the end, normalised: [x.rows][n_classes]. fm: softmax of -|z - u_y|^2.
+  // The head: weights [dim][n_classes] and biases, both 0 at first. Throws Error where there is none.
+  bool has_head() const { return noprop_.learn_embedding || noprop_.learn_schedule; }
+  void get_head(float* weights, float* biases) const;
+  void set_head(const float* weights, const float* biases);
+  // Parameters of the learned schedule, n of them: 0 where it is fixed.
+  std::size_t n_schedule() const { return schedule_.n; }
+  void get_schedule(float* out) const;
+  void set_schedule(const float* value);
+  double alpha_bar(double t) const;  // ct
+
+  // Class weights of the estimates in z at the end, normalised: [x.rows][n_classes]; with a head, its probabilities at z. fm:
+  // softmax of -|z - u_y|^2.
   void predict(const InputView& x, float* out, const NoPropInference& inference,
                int n_threads) const;
 
@@ -101,8 +120,21 @@ class NoProp final : public Trainer {
     Buffer<float> row_loss;
     // With batch normalization, of each h: [batch][n], gain / deviation; of those from h_1 on, what gain and shift get.
     std::vector<Buffer<float>> normalized, factor, gain_gradient, shift_gradient;
+    // With a head: d loss / d z, [batch / 32][dim][32]; d loss / d estimate and the label's noise, [batch][dim]; fm: what the
+    // head reads [batch][dim], and its error [batch][n_classes]; what the embeddings get.
+    Buffer<float> z_gradient_t, estimate_gradient, label_noise, ahead, head_error;
+    Buffer<double> embedding_gradient;
   };
 
+  // What all blocks share. Learned where it has a gradient.
+  struct Shared {
+    std::size_t n = 0;
+    Buffer<float> values;  // whole panels
+    OptimizerState state;
+    Buffer<double> gradient;
+  };
+
+  bool reads_z_gradient() const { return has_head() && !noprop_.feedback; }
   bool has_time() const { return noprop_.variant != NoPropVariant::dt; }
   const BlockShape& shape() const { return *network_.blocks(); }
   std::size_t n_hidden() const { return shape().join.size() + 1; }  // h_0 .. h_m
@@ -145,7 +177,8 @@ class NoProp final : public Trainer {
     return n_ == options_.batch_size ? full_blocks_ : tail_blocks_;
   }
   DenoisingHead head() const {
-    return {embedding_.data(), shape().n_classes, dim_, noprop_.variant != NoPropVariant::fm};
+    return {embedding_.values.data(), shape().n_classes, dim_,
+            noprop_.variant != NoPropVariant::fm};
   }
   Tiling forward_tiling(std::size_t part) const;
   Tiling update_tiling(std::size_t part) const;
@@ -180,6 +213,26 @@ class NoProp final : public Trainer {
                    const float* gain_gradient, const float* shift_gradient) const;
   void update(std::size_t part, std::size_t tile, const Worker& worker) const;
   void add_losses();
+  // noprop_learned.cpp
+  static Shared shared(std::size_t n, bool learns, formulas::Solver solver);
+  void make_learned();
+  void prepare_learned();  // before a step
+  std::size_t z_gradient_stride() const {
+    return round_up(dim_, product::kPanel) * product::kPanel;
+  }
+  std::size_t n_z_tiles() const;
+  void add_z_gradient();
+  void z_gradient(std::size_t tile) const;
+  void add_learned();
+  void learn_head(float* scratch) const;
+  void learn_from(std::size_t slot, float* scratch) const;
+  void learn_schedule(const Slot& slot, float* scratch) const;
+  float class_error(float* error, const float* z, std::size_t sample) const;
+  void send_back(float* out, const float* error) const;
+  const float* embedding_of(std::size_t label, float* one_hot) const;
+  float flow_error(float* error, const Slot& slot, std::size_t row, const float* difference) const;
+  void step_learned();
+  void step_shared(Shared& shared, bool is_bias);
   void make_feedback();
   std::size_t feedback_at(std::size_t block, std::size_t hidden, std::size_t panel) const;
   std::size_t n_backward_tiles(std::size_t hidden) const;
@@ -189,7 +242,11 @@ class NoProp final : public Trainer {
 
   NoPropOptions noprop_;
   std::size_t dim_;
-  Buffer<float> embedding_;  // empty: one-hot
+  Shared embedding_;  // n 0: one-hot
+  Shared head_weights_, head_biases_, schedule_;
+  std::optional<LearnedSchedule> learned_;  // of the step that runs
+  Buffer<float> head_noise_, head_loss_, gradient_;
+  std::vector<product::RowBlock> z_blocks_;
   std::size_t first_block_ = 0, n_trained_;
   std::size_t group_first_ = 0, group_size_ = 0;
   std::vector<Slot> slots_;

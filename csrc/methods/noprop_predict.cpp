@@ -171,8 +171,7 @@ class NoProp::Prediction {
       const double t[2] = {static_cast<double>(s) / n, static_cast<double>(s + 1) / n};
       Step step{0, static_cast<float>(1 / n), 1.0f, {}};
       if (m_.noprop_.variant == NoPropVariant::ct) {
-        const double now = alpha_bar_at(m_.noprop_.schedule, t[0]);
-        const double next = alpha_bar_at(m_.noprop_.schedule, t[1]);
+        const double now = m_.alpha_bar(t[0]), next = m_.alpha_bar(t[1]);
         const double b = std::sqrt((1 - next) / (1 - now));
         step.a = static_cast<float>(std::sqrt(next) - b * std::sqrt(now));
         step.b = static_cast<float>(b);
@@ -339,20 +338,35 @@ class NoProp::Prediction {
     }
   }
 
+  // -|z - u_c|^2 of each class.
+  void nearness(float* out, const float* z) const {
+    const std::size_t dim = m_.dim_;
+    for (std::size_t c = 0; c < m_.shape().n_classes; ++c) {
+      float squares = 0;
+      for (std::size_t j = 0; j < dim; ++j) {
+        const float u =
+            m_.is_one_hot() ? (c == j ? 1.0f : 0.0f) : m_.embedding_.values[c * dim + j];
+        squares += (z[j] - u) * (z[j] - u);
+      }
+      out[c] = -squares;
+    }
+  }
+
   void write(float* out, std::size_t rows, const float* weights, float mass, const float* z) const {
     const std::size_t n_classes = m_.shape().n_classes, dim = m_.dim_;
-    if (m_.noprop_.variant != NoPropVariant::fm) {
+    const bool flow = m_.noprop_.variant == NoPropVariant::fm;
+    if (!flow && !m_.has_head()) {
       for (std::size_t i = 0; i < rows * n_classes; ++i) out[i] = weights[i] / mass;
       return;
     }
     for (std::size_t i = 0; i < rows; ++i, out += n_classes, z += dim) {
-      for (std::size_t c = 0; c < n_classes; ++c) {
-        float squares = 0;
-        for (std::size_t j = 0; j < dim; ++j) {
-          const float u = m_.is_one_hot() ? (c == j ? 1.0f : 0.0f) : m_.embedding_[c * dim + j];
-          squares += (z[j] - u) * (z[j] - u);
-        }
-        out[c] = -squares;
+      if (flow) {
+        nearness(out, z);
+      } else {
+        std::copy_n(m_.head_biases_.values.data(), n_classes, out);
+        for (std::size_t j = 0; j < dim; ++j)
+          for (std::size_t c = 0; c < n_classes; ++c)
+            out[c] += z[j] * m_.head_weights_.values[j * n_classes + c];
       }
       const float high = *std::max_element(out, out + n_classes);
       float sum = 0;

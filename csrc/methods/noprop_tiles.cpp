@@ -119,7 +119,7 @@ void NoProp::write_time(float* features, double t) const {
 void NoProp::make_noisy_labels(std::size_t slot, std::size_t begin, std::size_t end,
                                float* scratch) const {
   const Slot& s = slots_[slot];
-  const std::size_t stride = z_stride(), n_classes = shape().n_classes;
+  const std::size_t stride = z_stride();
   float* u = scratch + kPanel * stride;
   for (std::size_t first = begin; first < end; first += kPanel) {
     const std::size_t n_rows = std::min(kPanel, end - first);
@@ -131,12 +131,8 @@ void NoProp::make_noisy_labels(std::size_t slot, std::size_t begin, std::size_t 
     for (std::size_t i = first; i < first + n_rows; ++i) {
       float* z = rows + (i - first) * stride;
       const auto label = static_cast<std::size_t>(data().labels[batch_order()[i]]);
-      const float* embedding = embedding_.data() + (is_one_hot() ? 0 : label * dim_);
-      if (is_one_hot()) {
-        std::fill_n(u, n_classes, 0.0f);
-        u[label] = 1.0f;
-        embedding = u;
-      }
+      const float* embedding = embedding_of(label, u);
+      if (s.label_noise.size() > 0) std::copy_n(z, dim_, s.label_noise.data() + i * dim_);
       for (std::size_t j = 0; s.target.size() > 0 && j < dim_; ++j)
         s.target[i * dim_ + j] = embedding[j] - z[j];
       for (std::size_t j = 0; j < dim_; ++j) z[j] = s.signal[i] * embedding[j] + s.noise[i] * z[j];
@@ -207,17 +203,16 @@ void NoProp::finish_rows(const Slot& slot, std::size_t begin, std::size_t end,
   for (std::size_t i = begin; i < end; ++i, probability += n_classes) {
     const std::size_t sample = batch_order()[i];
     const auto label = static_cast<std::size_t>(data().labels[sample]);
-    const float* target = embedding_.data() + (is_one_hot() ? 0 : label * dim_);
-    if (slot.target.size() > 0) {
-      target = slot.target.data() + i * dim_;
-    } else if (is_one_hot()) {
-      std::fill_n(u, n_classes, 0.0f);
-      u[label] = 1.0f;
-      target = u;
+    const float* target =
+        slot.target.size() > 0 ? slot.target.data() + i * dim_ : embedding_of(label, u);
+    const float weight =
+        (data().weights != nullptr ? data().weights[sample] : 1.0f) * slot.weight[i];
+    slot.row_loss[i] = denoising_error(error, head, probability, target, weight, difference);
+    if (has_head()) {
+      float* gradient = slot.estimate_gradient.data() + i * dim_;
+      for (std::size_t j = 0; j < dim_; ++j) gradient[j] = 2 * weight * difference[j];
+      if (slot.ahead.size() > 0) head_loss_[i] = flow_error(error, slot, i, difference);
     }
-    const float weight = data().weights != nullptr ? data().weights[sample] : 1.0f;
-    slot.row_loss[i] =
-        denoising_error(error, head, probability, target, weight * slot.weight[i], difference);
     float* column = slot.error_t.data() + i / kPanel * error_t_stride() + i % kPanel;
     for (std::size_t c = 0; c < n_classes; ++c) {
       slot.error[c / kPanel * error_panel_stride() + i * kPanel + c % kPanel] = error[c];
@@ -374,7 +369,7 @@ void NoProp::update(std::size_t part, std::size_t tile, const Worker& worker) co
   float* column_sums = static_cast<float*>(worker.scratch);
   float* delta = column_sums + kPanel;
   const std::size_t hidden = hidden_of(part);
-  const bool makes_norm = is_normalized(part) && (noprop_.feedback || hidden == 0);
+  const bool makes_norm = is_normalized(part) && (noprop_.feedback || (hidden == 0 && !has_head()));
   float* const gain_gradient = delta + padded_batch_ * kPanel;
   if (makes_norm)
     make_normalized_delta(slot, part, panel, delta, gain_gradient, column_sums,
@@ -393,15 +388,17 @@ void NoProp::update(std::size_t part, std::size_t tile, const Worker& worker) co
                            .parameters = {network_.panel_parameters(index, panel), {}},
                            .n_parameters = 1,
                            .step = step_constants(false, part == kInput)};
-  if (part <= kLabel) args.parameters[0].shadow_rows = nullptr;  // nothing goes back to x and z
+  if (part == kInput || (part == kLabel && !reads_z_gradient()))
+    args.parameters[0].shadow_rows = nullptr;  // nothing goes back to x, nor to z
   state_.attach(args.parameters[0], y.weights + panel * y.panel_size());
   kernels_.update(args);
   if (first != 0) return;
   if (makes_norm)
     update_norm(slot, part, panel, gain_gradient, column_sums);
   else if (is_normalized(part))
-    update_norm(slot, part, panel, s.gain_gradient[hidden].data() + panel * kPanel,
-                s.shift_gradient[hidden].data() + panel * kPanel);
+    update_norm(slot, part, panel,
+                s.gain_gradient[hidden].data() + first_unit(part) + panel * kPanel,
+                s.shift_gradient[hidden].data() + first_unit(part) + panel * kPanel);
   else
     update_vector(y.biases + panel * kPanel, column_sums, kPanel, step_constants(true, false));
 }
