@@ -153,6 +153,7 @@ _OPTIONS = [
     _number("--input-units", "NoProp: units of the branch that reads the input.", int),
     _number("--label-units", "NoProp: units of the branch that reads the noisy label.", int),
     _word("--class-embedding", noprop.EMBEDDINGS, "NoProp: what stands for a class."),
+    _number("--embedding-dim", "NoProp: numbers of a learned class embedding.", int),
     _word("--noise-schedule", noprop.NOISE_SCHEDULES, "NoProp: how the noise falls."),
     _number("--eta", "NoProp: weight of the losses.  [default: 0.1; ct, fm: 1]"),
     _number("--max-snr-weight", "NoProp, ct: cut of the weight of late times; 0 for none."),

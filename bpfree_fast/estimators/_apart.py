@@ -43,7 +43,7 @@ class _Fitted:
     """What a task of an executor gives back: no other block's arrays."""
 
     attributes: dict[str, Any]
-    embeddings: Arrays
+    shared: Arrays
     step: int
     part: Part
 
@@ -122,6 +122,8 @@ def digest(samples: Samples) -> str:
 
 def check_same(est: NoPropEstimator, other: NoPropEstimator) -> None:
     """Refuse to join blocks of different trainings."""
+    if est._learns():
+        raise ValueError(f"{est._learns()} is learned from all blocks, which cannot be joined.")
     ours, theirs = _identity(est), _identity(other)
     for name, value in ours.items():
         if value != theirs[name]:
@@ -178,6 +180,10 @@ def fit_apart(
 ) -> None:
     """Train ranges of blocks as tasks of an executor, and put them together."""
     n = est._n_blocks()
+    if est._learns():
+        raise ValueError(
+            f"{est._learns()} is learned from all blocks: expected fit without executor=."
+        )
     if check.flag("early_stopping", est.early_stopping):
         raise ValueError(
             "early_stopping=True with executor= would need all blocks for every score, and they "
@@ -231,7 +237,7 @@ def _take(est: NoPropEstimator, done: Sequence[_Fitted]) -> None:
     est._network = est._new_network()
     est._trainer = _core.Trainer(est._network, **est._trainer_options)
     est._trainer.step = first.step
-    est._embeddings = first.embeddings
+    est._shared = first.shared
     est._best_weights = est._last_weights = None
     put_together(est, [fitted.part for fitted in done])
 
@@ -251,4 +257,4 @@ def _fit_part(
     est._chosen = None
     hidden = {*est.get_params(deep=False), *_saving.LIVE}
     attributes = {name: value for name, value in vars(est).items() if name not in hidden}
-    return _Fitted(attributes, list(est._embeddings), est._trainer.step, part_of(est))
+    return _Fitted(attributes, list(est._shared), est._trainer.step, part_of(est))

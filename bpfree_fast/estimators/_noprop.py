@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, ClassVar
 
@@ -12,6 +13,7 @@ from sklearn.exceptions import NotFittedError
 
 from .. import _core
 from .. import _validation as check
+from .._random import normal
 from . import _apart
 from ._base import NetworkEstimator
 from ._fitted import Arrays
@@ -20,13 +22,17 @@ from ._parameters import SCHEDULES, Settings
 from ._training import Samples
 
 VARIANTS = ("dt", "ct", "fm")
-EMBEDDINGS = ("one_hot", "prototype")
-NOISE_SCHEDULES = ("cosine", "linear")
+EMBEDDINGS = ("one_hot", "learned", "prototype", "learned_prototype")
+NOISE_SCHEDULES = ("cosine", "linear", "learned")
 BLOCK_FEEDBACK = ("exact", "direct")
 RULES = ("euler", "heun")
 
 # Continuous time is read as so many sines and cosines.
 _TIME_FEATURES = 64
+# Where the weights of a fixed schedule of continuous time are cut.
+_MAX_SNR_WEIGHT = 5.0
+# Numbers that a learned schedule has.
+_SCHEDULE_SIZE = 99
 # Rows whose distances are held at the same time, and samples of a class that are compared.
 _DISTANCE_ROWS = 256
 _MAX_COMPARED = 2048
@@ -49,7 +55,7 @@ class NoPropEstimator(NormalizedNetwork, NetworkEstimator):
     _array_lists: ClassVar[tuple[str, ...]] = (
         "coefs_",
         "intercepts_",
-        "_embeddings",
+        "_shared",
         *NormalizedNetwork._norm_lists,
     )
 
@@ -58,9 +64,10 @@ class NoPropEstimator(NormalizedNetwork, NetworkEstimator):
     input_units: int
     label_units: int
     class_embedding: str
+    embedding_dim: int
     noise_schedule: str | ArrayLike
     eta: float | None
-    max_snr_weight: float
+    max_snr_weight: float | None
     block_feedback: str
     batch_normalization: bool
     n_steps: int
@@ -69,8 +76,8 @@ class NoPropEstimator(NormalizedNetwork, NetworkEstimator):
 
     # The blocks of the call that runs, None for all.
     _chosen: tuple[int, int] | None = None
-    # Prototypes of a first fit, until the trainer is there to hold them.
-    _prototypes: NDArray[np.float32] | None = None
+    # Embeddings that a first fit begins with, until the trainer is there to hold them.
+    _first_embedding: NDArray[np.float32] | None = None
 
     # Parameters.
 
@@ -83,11 +90,16 @@ class NoPropEstimator(NormalizedNetwork, NetworkEstimator):
         """Give alpha_bar before the first and after each block; nothing in continuous time."""
         if isinstance(self.noise_schedule, str):
             kind = check.choice("noise_schedule", self.noise_schedule, NOISE_SCHEDULES)
+            if kind == "learned" and self.variant != "ct":
+                raise ValueError(
+                    f"noise_schedule='learned' is for variant='ct', got {self.variant!r}, whose "
+                    "times are fixed."
+                )
             return _core.noise_schedule(kind, n_blocks) if self.variant == "dt" else []
         if self.variant != "dt":
             raise ValueError(
                 f"noise_schedule is {self.noise_schedule!r}: variant={self.variant!r} needs one of "
-                f"{', '.join(map(repr, NOISE_SCHEDULES))}."
+                f"{', '.join(map(repr, NOISE_SCHEDULES[: 3 if self.variant == 'ct' else 2]))}."
             )
         values = np.asarray(self.noise_schedule, dtype=np.float64)
         if values.shape != (n_blocks + 1,):
@@ -108,7 +120,12 @@ class NoPropEstimator(NormalizedNetwork, NetworkEstimator):
         for name in ("input_units", "label_units"):
             if check.integer(name, getattr(self, name), 32) % 32:
                 raise ValueError(f"{name} must be a multiple of 32, got {getattr(self, name)}.")
-        check.choice("class_embedding", self.class_embedding, EMBEDDINGS)
+        check.integer("embedding_dim", self.embedding_dim, 1)
+        if self._learns() and self._chosen not in (None, (0, n_blocks)):
+            raise ValueError(
+                f"{self._learns()} is learned from all blocks: expected all of them, got blocks "
+                f"{self._chosen[0]} to {self._chosen[1] - 1} of {n_blocks}."
+            )
         check.integer("n_steps", self.n_steps, 1)
         check.choice("ode_rule", self.ode_rule, RULES)
         if check.flag("inference_noise", self.inference_noise) and self.variant != "dt":
@@ -116,7 +133,15 @@ class NoPropEstimator(NormalizedNetwork, NetworkEstimator):
                 f"inference_noise=True is for variant='dt': with {self.variant!r} the label "
                 "follows an equation that has no noise."
             )
-        cut = check.real("max_snr_weight", self.max_snr_weight, 0)
+        learned = self._learns_schedule()
+        cut = 0.0 if learned else _MAX_SNR_WEIGHT
+        if self.max_snr_weight is not None:
+            cut = check.real("max_snr_weight", self.max_snr_weight, 0)
+        if learned and cut > 0:
+            raise ValueError(
+                f"max_snr_weight is {self.max_snr_weight}, expected None or 0 with "
+                "noise_schedule='learned': beyond a cut a cleaner label would cost nothing."
+            )
         default = 0.1 if self.variant == "dt" else 1.0
         eta = default if self.eta is None else check.real("eta", self.eta, 0, open_low=True)
         kind = self.noise_schedule if isinstance(self.noise_schedule, str) else "cosine"
@@ -140,12 +165,32 @@ class NoPropEstimator(NormalizedNetwork, NetworkEstimator):
             "input_units": int(self.input_units),
             "label_units": int(self.label_units),
             "class_embedding": self.class_embedding,
+            "embedding_dim": self._dim_of(self.class_embedding),
+            "learns_schedule": self._learns_schedule(),
             "batch_normalization": bool(self.batch_normalization),
         }
 
+    def _learns_embedding(self) -> bool:
+        kind = check.choice("class_embedding", self.class_embedding, EMBEDDINGS)
+        return kind.startswith("learned")
+
+    def _learns_schedule(self) -> bool:
+        return isinstance(self.noise_schedule, str) and self.noise_schedule == "learned"
+
+    def _learns(self) -> str:
+        """Say what the blocks share and learn, '' if nothing."""
+        if self._learns_embedding():
+            return f"class_embedding={self.class_embedding!r}"
+        return "noise_schedule='learned'" if self._learns_schedule() else ""
+
+    def _dim_of(self, class_embedding: str) -> int:
+        if class_embedding == "learned":
+            return int(self.embedding_dim)
+        return self.n_outputs_ if class_embedding == "one_hot" else self.n_features_in_
+
     def _embedding_dim(self) -> int:
-        one_hot = self._architecture["class_embedding"] == "one_hot"
-        return self.n_outputs_ if one_hot else self.n_features_in_
+        dim: int = self._architecture["embedding_dim"]
+        return dim
 
     def _new_network(self) -> _core.Network:
         old = self._architecture
@@ -230,22 +275,33 @@ class NoPropEstimator(NormalizedNetwork, NetworkEstimator):
         if self.batch_normalization:
             units = self.input_units + self.label_units + sum(settings.hidden)
             self.n_params_ += 2 * self._architecture["n_blocks"] * units
+        if self._learns():
+            dim, n_classes = self._embedding_dim(), self.n_outputs_
+            self.n_params_ += (dim + 1) * n_classes
+            self.n_params_ += dim * n_classes if self._learns_embedding() else 0
+            self.n_params_ += _SCHEDULE_SIZE if self._learns_schedule() else 0
         self.trained_blocks_: list[int] = []
         self.block_loss_curve_: list[list[float]] = []
         # By what the blocks were trained, in the order of the calls of fit that changed it.
         self._recipes: list[dict[str, Any]] = []
 
     def _scale_target(self, samples: Samples, going_on: bool) -> None:
-        if not going_on and self._architecture["class_embedding"] == "prototype":
-            self._prototypes = prototypes(samples, self.n_outputs_, self.input_scale_)
+        kind = self._architecture["class_embedding"]
+        if not going_on and kind.endswith("prototype"):
+            self._first_embedding = prototypes(samples, self.n_outputs_, self.input_scale_)
+        if not going_on and kind == "learned":
+            self._first_embedding = orthogonal(self.n_outputs_, self._embedding_dim(), self.seed_)
 
     def _make_trainer(self, method: dict[str, Any], settings: Settings, batch_size: int) -> None:
-        if self._architecture["class_embedding"] == "prototype":
-            method = {**method, "embedding_dim": self._embedding_dim()}
+        kind = self._architecture["class_embedding"]
+        if kind != "one_hot":
+            learned = kind.startswith("learned")
+            dim = self._embedding_dim()
+            method = {**method, "embedding_dim": dim, "learn_embedding": learned}
         super()._make_trainer(method, settings, batch_size)
-        if self._prototypes is not None:
-            self._trainer.set_embedding(self._prototypes)
-            self._prototypes = None
+        if self._first_embedding is not None:
+            self._trainer.set_embedding(self._first_embedding)
+            self._first_embedding = None
 
     def _stages(self, settings: Settings, incremental: bool) -> Iterator[int]:
         n = self._architecture["n_blocks"]
@@ -282,8 +338,7 @@ class NoPropEstimator(NormalizedNetwork, NetworkEstimator):
         )
 
     def _take_over(self, old: _core.Trainer) -> None:
-        if not old.is_one_hot:
-            self._trainer.set_embedding(old.embedding())
+        _set_shared(self._trainer, _shared_of(old))
         self._set_norm_arrays(self._norm_arrays(old))
 
     def _block_range(self, blocks: Iterable[int]) -> tuple[int, int]:
@@ -305,22 +360,23 @@ class NoPropEstimator(NormalizedNetwork, NetworkEstimator):
         layers = range(self._network.n_layers)
         matrices = [self._network.weights(layer) for layer in layers]
         biases = [self._network.biases(layer) for layer in layers]
-        return matrices + biases + self._norm_arrays(self._trainer)
+        return matrices + biases + self._norm_arrays(self._trainer) + self._shared
 
     def _set_weights(self, arrays: Arrays) -> None:
         n = 2 * self._network.n_layers
+        end = n + 4 * self._trainer.n_norms
         super()._set_weights(arrays[:n])
-        self._set_norm_arrays(arrays[n:])
+        self._set_norm_arrays(arrays[n:end])
+        self._shared = arrays[end:]
 
     @property
-    def _embeddings(self) -> Arrays:
-        """The class embeddings that no formula gives, to be saved."""
-        return [] if self._trainer.is_one_hot else [self._trainer.embedding()]
+    def _shared(self) -> Arrays:
+        """What the blocks share and no formula gives, to be saved."""
+        return _shared_of(self._trainer)
 
-    @_embeddings.setter
-    def _embeddings(self, values: Sequence[NDArray[np.float32]]) -> None:
-        for value in values:
-            self._trainer.set_embedding(value)
+    @_shared.setter
+    def _shared(self, values: Sequence[NDArray[np.float32]]) -> None:
+        _set_shared(self._trainer, values)
 
     def _output(self, X: NDArray[Any]) -> NDArray[np.float32]:
         out = np.empty((len(X), self.n_outputs_), dtype=np.float32)
@@ -369,6 +425,37 @@ class NoPropEstimator(NormalizedNetwork, NetworkEstimator):
         )
 
 
+def _shared_of(trainer: _core.Trainer) -> Arrays:
+    """Give the embeddings, the head's two arrays and the schedule, of these those that are."""
+    arrays = [] if trainer.is_one_hot else [trainer.embedding()]
+    if trainer.has_head:
+        arrays += [*trainer.head(), trainer.schedule_parameters()]
+    return [array for array in arrays if array.size > 0]
+
+
+def _set_shared(trainer: _core.Trainer, values: Sequence[NDArray[np.float32]]) -> None:
+    left = list(values)
+    if not trainer.is_one_hot:
+        trainer.set_embedding(left.pop(0))
+    if trainer.has_head:
+        trainer.set_head(left.pop(0), left.pop(0))
+    if left:
+        trainer.set_schedule_parameters(left.pop(0))
+
+
+def orthogonal(n_rows: int, n_columns: int, seed: int) -> NDArray[np.float32]:
+    """Give orthogonal rows of length 1, or columns where there are fewer of these."""
+    n, size = sorted((n_rows, n_columns))
+    rows = np.zeros((n, size))
+    draws = normal(seed, n * size).reshape(n, size).astype(np.float64)
+    for i, row in enumerate(draws):
+        for _ in range(2):  # once leaves what rounding has of the others
+            for other in rows[:i]:
+                row -= math.fsum(other * row) * other
+        rows[i] = row / math.sqrt(math.fsum(row * row))
+    return np.ascontiguousarray(rows if n_rows <= n_columns else rows.T, dtype=np.float32)
+
+
 def prototypes(samples: Samples, n_classes: int, scale: float) -> NDArray[np.float32]:
     """Give of each class the sample whose median distance to the others is the smallest."""
     rows = []
@@ -376,8 +463,8 @@ def prototypes(samples: Samples, n_classes: int, scale: float) -> NDArray[np.flo
         members = np.flatnonzero(samples.y == label)
         if len(members) == 0:
             raise ValueError(
-                f"class_embedding='prototype' takes a sample of each class, and class {label} of "
-                f"{n_classes} has none."
+                f"class_embedding='prototype' and 'learned_prototype' take a sample of each class, "
+                f"and class {label} of {n_classes} has none."
             )
         # Of large classes as many as can be compared, evenly spread.
         picks = members[:: -(-len(members) // _MAX_COMPARED)]

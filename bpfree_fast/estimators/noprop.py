@@ -38,20 +38,24 @@ n_blocks : int, default=10
     Blocks of 'dt', at least 2.
 input_units, label_units : int, default=256, 256
     Units of the branch that reads X and of the one that reads the noisy label; multiples of 32.
-class_embedding : {'one_hot', 'prototype'}, default='one_hot'
-    What stands for a class: a unit vector; or the training sample of the class whose median
-    distance to the others is the smallest, which then stays as it is.
-noise_schedule : {'cosine', 'linear'} or array-like of shape (n_blocks + 1,), default='cosine'
+class_embedding : {'one_hot', 'learned', 'prototype', 'learned_prototype'}, default='one_hot'
+    What stands for a class: a unit vector; a vector of `embedding_dim` numbers that is learned; the
+    training sample of the class whose median distance to the others is the smallest; or a vector
+    that begins there and is learned. Blocks share what is learned, and then train together alone.
+embedding_dim : int, default=20
+    Numbers of a 'learned' class embedding, at least 1; the others' lengths are given.
+noise_schedule : {'cosine', 'linear', 'learned'} or array-like, default='cosine'
     Share of the label's variance in its noisy copy before the first and after each block: a
-    squared sine, or a straight line, both cut at 0.99. An array, rising from 0 or more to at most
-    1, is taken as it is.
+    squared sine, or a straight line, both cut at 0.99. An array of shape (n_blocks + 1,), rising
+    from 0 or more to at most 1, is taken as it is. With 'ct' a curve can be learned.
 eta : float or None, default=None
     Weight of the losses, above 0; None is 0.1 for 'dt' and 1 for the others. It scales the steps of
     'sgd', and all but cancels in the other solvers, which divide by the size of the gradient.
-max_snr_weight : float, default=5.0
+max_snr_weight : float or None, default=None
     'ct': the losses' weight by time, the derivative of the signal-to-noise ratio, is cut here; at
-    least 0, and 0 for no cut. Without one the times at which the label is all but told have nearly
-    all the weight, and what X says is learned last.
+    least 0, and 0 for no cut; None is 5, and with a learned schedule, which bears no cut, 0. A
+    fixed schedule without one gives nearly all the weight to times at which the label is all but
+    told, and what X says is learned last.
 block_feedback : {'exact', 'direct'}, default='exact'
     How the error of a block reaches its own lower layers: by the exact gradient, which is
     backpropagation inside the block; or by fixed random matrices straight from its logits, which
@@ -79,6 +83,8 @@ norm_gains_, norm_shifts_, norm_means_, norm_variances_ : list of ndarray
     running statistics.
 class_embedding_ : ndarray of shape (n_classes, dim)
     The vectors that stand for the classes.
+head_coef_, head_intercept_ : ndarray of shape (dim, n_classes) and (n_classes,)
+    Where embeddings or the schedule are learned: what tells classes from z at the end.
 alpha_bar_ : ndarray of shape (n_blocks + 1,)
     The noise schedule of 'dt'; empty for the others.
 trained_blocks_ : list of int
@@ -126,12 +132,18 @@ class NoPropClassifier(NoPropEstimator, NetworkClassifier):
     add up to in z, normalised; with 'fm' it is the softmax of ``-|z - u_y| ** 2``, which orders the
     classes and is no calibrated probability.
 
+    Where embeddings or the schedule are learned there is a linear head on z, and the loss has two
+    terms beside the mean over the blocks: the head's cross-entropy on a z drawn at the end (with
+    'fm' on ``z + (1 - t) * v``), and the divergence of z at the beginning from noise. Embeddings,
+    head and schedule get the exact gradient of all of it, also through the label in z, unless
+    ``block_feedback='direct'`` keeps that from going back. ``predict_proba`` is then the head's.
+
     Within a block the gradient is exact: a block of five layers is trained by backpropagation
     through those five layers, unless ``block_feedback='direct'``.
 
-    Differs from the paper: dense blocks, without batch normalisation unless asked for; no learned
-    embedding and no linear head on z, whose part the class weights take; 'ct' has fixed schedules,
-    a cut of its weights and steps that keep the variance of the noise.
+    Differs from the paper: dense blocks, without batch normalisation unless asked for; no head
+    where nothing is learned that it could teach; all blocks in every minibatch; 'ct' by default has
+    a fixed schedule and a cut of its weights, and its steps keep the variance of the noise.
 
     References
     ----------
@@ -160,9 +172,10 @@ class NoPropClassifier(NoPropEstimator, NetworkClassifier):
         input_units: int = 256,
         label_units: int = 256,
         class_embedding: str = "one_hot",
+        embedding_dim: int = 20,
         noise_schedule: str | ArrayLike = "cosine",
         eta: float | None = None,
-        max_snr_weight: float = 5.0,
+        max_snr_weight: float | None = None,
         block_feedback: str = "exact",
         batch_normalization: bool = False,
         n_steps: int = 100,
@@ -234,6 +247,7 @@ class NoPropClassifier(NoPropEstimator, NetworkClassifier):
         self.input_units = input_units
         self.label_units = label_units
         self.class_embedding = class_embedding
+        self.embedding_dim = embedding_dim
         self.noise_schedule = noise_schedule
         self.eta = eta
         self.max_snr_weight = max_snr_weight
@@ -467,6 +481,55 @@ class NoPropClassifier(NoPropEstimator, NetworkClassifier):
         values = self._trainer.embedding()
         values.flags.writeable = False
         return values
+
+    @property
+    def head_coef_(self) -> NDArray[np.float32]:
+        """Weights of the head, a copy."""
+        return self._head("head_coef_")[0]
+
+    @property
+    def head_intercept_(self) -> NDArray[np.float32]:
+        """Biases of the head, a copy."""
+        return self._head("head_intercept_")[1]
+
+    def _head(self, name: str) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        if not self.__sklearn_is_fitted__() or not self._trainer.has_head:
+            raise AttributeError(
+                f"{type(self).__name__} has {name} after a fit that learns embeddings or the "
+                "schedule."
+            )
+        return self._trainer.head()
+
+    def alpha_bar_at(self, t: ArrayLike) -> NDArray[np.float64]:
+        """Give the label's share of the variance of its noisy copy at some times, with 'ct'.
+
+        Parameters
+        ----------
+        t : array-like of shape (n,)
+            Times from 0, where there is most noise, to 1.
+
+        Returns
+        -------
+        alpha_bar : ndarray of shape (n,), float64
+            By the schedule as it is fitted.
+
+        Raises
+        ------
+        ValueError
+            If a time is out of range, or the variant is another one.
+        NotFittedError
+            Before `fit`.
+
+        Examples
+        --------
+        >>> import bpfree_fast as bf
+        >>> clf = bf.NoPropClassifier((32,), variant="ct", noise_schedule="learned", max_iter=2)
+        >>> a, b = clf.fit([[0.0], [9.0]], [0, 1]).alpha_bar_at([0.2, 0.8])
+        >>> bool(a < b)
+        True
+        """
+        check_is_fitted(self)
+        return np.array([self._trainer.alpha_bar_at(float(time)) for time in np.ravel(t)])
 
     @property
     def alpha_bar_(self) -> NDArray[np.float64]:
