@@ -107,9 +107,12 @@ def test_options_of_noprop():
         "batch_normalization": True,
     }  # fmt: skip
     assert {name: params[name] for name in expected} == expected
-    options = "--method noprop --n-blocks 3 --inference-noise --quiet --save dt.safetensors"
+    options = """--method noprop --n-blocks 3 --inference-noise --class-embedding learned
+        --embedding-dim 7 --quiet --save dt.safetensors"""
     assert main(["train", *SMALL, *options.split()]) == 0
-    assert bf.load("dt.safetensors").inference_noise
+    loaded = bf.load("dt.safetensors")
+    assert loaded.inference_noise
+    assert loaded.class_embedding_.shape[1] == loaded.embedding_dim == 7
 
 
 def test_options_of_local_losses():
