@@ -197,8 +197,8 @@ void NoProp::before_step() {
     const auto t = static_cast<double>(time_[i]);
     const bool flow = noprop_.variant == NoPropVariant::fm;
     LearnedSchedule::Point at{};
-    if (learned_)
-      at = learned_->at(t);
+    if (schedule_.n > 0)
+      at = learned_.at(t);
     else if (!flow)
       at = {alpha_bar_at(noprop_.schedule, t), snr_derivative(noprop_.schedule, t)};
     const double alpha_bar = at.alpha_bar, slope = at.snr_slope;

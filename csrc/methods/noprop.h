@@ -25,7 +25,6 @@
 #pragma once
 
 #include <array>
-#include <optional>
 #include <vector>
 
 #include "methods/batch_normalization.h"
@@ -244,7 +243,7 @@ class NoProp final : public Trainer {
   std::size_t dim_;
   Shared embedding_;  // n 0: one-hot
   Shared head_weights_, head_biases_, schedule_;
-  std::optional<LearnedSchedule> learned_;  // of the step that runs
+  LearnedSchedule learned_;  // of the step that runs
   Buffer<float> head_noise_, head_loss_, gradient_;
   std::vector<product::RowBlock> z_blocks_;
   std::size_t first_block_ = 0, n_trained_;

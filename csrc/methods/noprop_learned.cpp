@@ -106,7 +106,7 @@ double NoProp::alpha_bar(double t) const {
 void NoProp::prepare_learned() {
   for (const Shared* own : {&embedding_, &head_weights_, &head_biases_, &schedule_})
     std::fill(own->gradient.begin(), own->gradient.end(), 0.0);
-  if (schedule_.n > 0) learned_.emplace(schedule_.values.data());
+  if (schedule_.n > 0) learned_ = LearnedSchedule(schedule_.values.data());
 }
 
 // one_hot [n_classes], written where there is no embedding.
@@ -268,7 +268,7 @@ void NoProp::learn_schedule(const Slot& s, float* scratch) const {
     for (std::size_t j = 0; j < dim_; ++j)
       by_gamma += wide(by_z[j * kPanel]) * 0.5 * signal * noise *
                   (signal * wide(eps[j]) - noise * wide(u[j]));
-    learned_->add_gradient(schedule_.gradient.data(), wide(time_[i]), by_gamma, loss);
+    learned_.add_gradient(schedule_.gradient.data(), wide(time_[i]), by_gamma, loss);
   }
 }
 
@@ -336,8 +336,8 @@ void NoProp::learn_head(float* scratch) const {
 void NoProp::step_learned() {
   for (std::size_t i = 0; i < n_; ++i) row_loss_[i] += head_loss_[i];
   if (schedule_.n > 0) {
-    learned_->add_gradient(schedule_.gradient.data(), 1, schedule_.gradient[schedule_.n], 0);
-    learned_->add_gradient(schedule_.gradient.data(), 0, schedule_.gradient[schedule_.n + 1], 0);
+    learned_.add_gradient(schedule_.gradient.data(), 1, schedule_.gradient[schedule_.n], 0);
+    learned_.add_gradient(schedule_.gradient.data(), 0, schedule_.gradient[schedule_.n + 1], 0);
     std::fill(schedule_.gradient.begin() + schedule_.n, schedule_.gradient.end(), 0.0);
   }
   step_shared(embedding_, false);

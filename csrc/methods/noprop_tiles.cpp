@@ -388,7 +388,7 @@ void NoProp::update(std::size_t part, std::size_t tile, const Worker& worker) co
                            .parameters = {network_.panel_parameters(index, panel), {}},
                            .n_parameters = 1,
                            .step = step_constants(false, part == kInput)};
-  if (part == kInput || (part == kLabel && !reads_z_gradient()))
+  if (part == kInput || (part == kLabel && !has_head()))
     args.parameters[0].shadow_rows = nullptr;  // nothing goes back to x, nor to z
   state_.attach(args.parameters[0], y.weights + panel * y.panel_size());
   kernels_.update(args);

@@ -15,6 +15,12 @@ constexpr double kShareOfUnits = 0.5;  // of Q beside Q_0
 
 double logistic(double x) { return 1 / (1 + std::exp(-x)); }
 
+std::array<float, LearnedSchedule::kSize> initial() {
+  std::array<float, LearnedSchedule::kSize> parameters;
+  LearnedSchedule::initialize(parameters.data());
+  return parameters;
+}
+
 }  // namespace
 
 void LearnedSchedule::initialize(float* parameters) {
@@ -27,6 +33,8 @@ void LearnedSchedule::initialize(float* parameters) {
   for (std::size_t k = 0; k < kUnits; ++k)
     *parameters++ = static_cast<float>(-kSteepness * (static_cast<double>(k) + 0.5) / n);
 }
+
+LearnedSchedule::LearnedSchedule() : LearnedSchedule(initial().data()) {}
 
 LearnedSchedule::LearnedSchedule(const float* parameters)
     : gamma_0_(static_cast<double>(parameters[0])),

@@ -21,6 +21,7 @@ class LearnedSchedule {
   // Nearly straight in gamma, with alpha_bar from 0.01 to 0.99.
   static void initialize(float* parameters);
   explicit LearnedSchedule(const float* parameters);
+  LearnedSchedule();  // as it begins
 
   struct Point {
     double alpha_bar;

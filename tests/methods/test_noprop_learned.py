@@ -246,6 +246,20 @@ def test_state_goes_on(solver):
     assert_equal(resumed, whole)
 
 
+def test_what_goes_back_to_z_is_of_the_weights_as_they_are():
+    """In bfloat16 they have a copy, which direct feedback has no use for but must not leave."""
+    problem = LearnedProblem("dt", activation="tanh", dtype="bfloat16")
+    for way in ("exact", "direct", "exact"):
+        problem.block_feedback = way
+        problem.trainer().run_epoch(problem.x, problem.label, epoch=0, learning_rate=1e-2)
+    for k in range(len(problem.weights)):
+        problem.weights[k] = problem.network.weights(k)
+        problem.biases[k] = problem.network.biases(k)
+    trainer = problem.trainer()
+    problem.run(trainer)
+    problem.check_learned(trainer, problem.gradients(), relative=STEP_BF16_NORM)
+
+
 def refused(words, variant="ct", **options):
     problem = LearnedProblem(variant, n_blocks=3 if variant == "dt" else 1, learn="schedule")
     defaults = {"variant": variant, "alpha_bar": [0, 0.4, 0.7, 0.9] if variant == "dt" else []}
