@@ -33,7 +33,7 @@ _PARAMETERS = {
 # Whose default is told although it is a whole number.
 _COUNTS = (
     "epochs", "batch_size", "population_size", "rank", "n_blocks", "input_units", "label_units",
-    "n_steps", "n_ens",
+    "n_steps", "n_ens", "embedding_dim",
 )  # fmt: skip
 # Values of a parameter whose name several methods share.
 _PREDICTIONS = {"local": local.PREDICTIONS, "forward-forward": ff.PREDICTIONS}
@@ -154,9 +154,12 @@ _OPTIONS = [
     _number("--label-units", "NoProp: units of the branch that reads the noisy label.", int),
     _word("--class-embedding", noprop.EMBEDDINGS, "NoProp: what stands for a class."),
     _number("--embedding-dim", "NoProp: numbers of a learned class embedding.", int),
-    _word("--noise-schedule", noprop.NOISE_SCHEDULES, "NoProp: how the noise falls."),
+    _word("--noise-schedule", noprop.NOISE_SCHEDULES, "NoProp: how noise falls; ct may learn it."),
     _number("--eta", "NoProp: weight of the losses.  [default: 0.1; ct, fm: 1]"),
-    _number("--max-snr-weight", "NoProp, ct: cut of the weight of late times; 0 for none."),
+    _number(
+        "--max-snr-weight",
+        "NoProp, ct: cut of the weight of late times; 0 for none.  [default: 5; learned: none]",
+    ),
     _word("--block-feedback", noprop.BLOCK_FEEDBACK, "NoProp: how a block's error goes back."),
     _number("--n-steps", "NoProp, ct and fm: steps of a prediction.", int),
     _word("--ode-rule", noprop.RULES, "NoProp, ct and fm: rule of these steps."),

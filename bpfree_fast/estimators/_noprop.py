@@ -3,8 +3,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, ClassVar
 
 import numpy as np
@@ -13,10 +12,10 @@ from sklearn.exceptions import NotFittedError
 
 from .. import _core
 from .. import _validation as check
-from .._random import normal
 from . import _apart
 from ._base import NetworkEstimator
 from ._fitted import Arrays
+from ._labels import LabelNetwork, orthogonal, prototypes, set_shared, shared_of
 from ._norms import NormalizedNetwork
 from ._parameters import SCHEDULES, Settings
 from ._training import Samples
@@ -33,14 +32,11 @@ _TIME_FEATURES = 64
 _MAX_SNR_WEIGHT = 5.0
 # Numbers that a learned schedule has.
 _SCHEDULE_SIZE = 99
-# Rows whose distances are held at the same time, and samples of a class that are compared.
-_DISTANCE_ROWS = 256
-_MAX_COMPARED = 2048
 # What the stages of a prediction may take that are there at the same time.
 _STAGED_BYTES = 2**26
 
 
-class NoPropEstimator(NormalizedNetwork, NetworkEstimator):
+class NoPropEstimator(LabelNetwork, NormalizedNetwork, NetworkEstimator):
     """Blocks that learn side by side, each to tell a label from a noisy copy of it."""
 
     _core_method: ClassVar[str] = "noprop"
@@ -133,7 +129,13 @@ class NoPropEstimator(NormalizedNetwork, NetworkEstimator):
                 f"inference_noise=True is for variant='dt': with {self.variant!r} the label "
                 "follows an equation that has no noise."
             )
+        feedback = check.choice("block_feedback", self.block_feedback, BLOCK_FEEDBACK)
         learned = self._learns_schedule()
+        if learned and feedback == "direct":
+            raise ValueError(
+                "block_feedback is 'direct', expected 'exact' with noise_schedule='learned': it "
+                "learns from what goes back to the noisy label."
+            )
         cut = 0.0 if learned else _MAX_SNR_WEIGHT
         if self.max_snr_weight is not None:
             cut = check.real("max_snr_weight", self.max_snr_weight, 0)
@@ -148,7 +150,7 @@ class NoPropEstimator(NormalizedNetwork, NetworkEstimator):
         return {
             "method": self._core_method,
             "variant": self.variant,
-            "block_feedback": check.choice("block_feedback", self.block_feedback, BLOCK_FEEDBACK),
+            "block_feedback": feedback,
             "alpha_bar": self._alpha_bar(n_blocks),
             "noise_schedule": kind,
             "eta": eta,
@@ -338,7 +340,7 @@ class NoPropEstimator(NormalizedNetwork, NetworkEstimator):
         )
 
     def _take_over(self, old: _core.Trainer) -> None:
-        _set_shared(self._trainer, _shared_of(old))
+        set_shared(self._trainer, shared_of(old))
         self._set_norm_arrays(self._norm_arrays(old))
 
     def _block_range(self, blocks: Iterable[int]) -> tuple[int, int]:
@@ -368,15 +370,6 @@ class NoPropEstimator(NormalizedNetwork, NetworkEstimator):
         super()._set_weights(arrays[:n])
         self._set_norm_arrays(arrays[n:end])
         self._shared = arrays[end:]
-
-    @property
-    def _shared(self) -> Arrays:
-        """What the blocks share and no formula gives, to be saved."""
-        return _shared_of(self._trainer)
-
-    @_shared.setter
-    def _shared(self, values: Sequence[NDArray[np.float32]]) -> None:
-        _set_shared(self._trainer, values)
 
     def _output(self, X: NDArray[Any]) -> NDArray[np.float32]:
         out = np.empty((len(X), self.n_outputs_), dtype=np.float32)
@@ -423,57 +416,3 @@ class NoPropEstimator(NormalizedNetwork, NetworkEstimator):
             n_threads=check.n_threads(self.n_threads),
             **options,
         )
-
-
-def _shared_of(trainer: _core.Trainer) -> Arrays:
-    """Give the embeddings, the head's two arrays and the schedule, of these those that are."""
-    arrays = [] if trainer.is_one_hot else [trainer.embedding()]
-    if trainer.has_head:
-        arrays += [*trainer.head(), trainer.schedule_parameters()]
-    return [array for array in arrays if array.size > 0]
-
-
-def _set_shared(trainer: _core.Trainer, values: Sequence[NDArray[np.float32]]) -> None:
-    left = list(values)
-    if not trainer.is_one_hot:
-        trainer.set_embedding(left.pop(0))
-    if trainer.has_head:
-        trainer.set_head(left.pop(0), left.pop(0))
-    if left:
-        trainer.set_schedule_parameters(left.pop(0))
-
-
-def orthogonal(n_rows: int, n_columns: int, seed: int) -> NDArray[np.float32]:
-    """Give orthogonal rows of length 1, or columns where there are fewer of these."""
-    n, size = sorted((n_rows, n_columns))
-    rows = np.zeros((n, size))
-    draws = normal(seed, n * size).reshape(n, size).astype(np.float64)
-    for i, row in enumerate(draws):
-        for _ in range(2):  # once leaves what rounding has of the others
-            for other in rows[:i]:
-                row -= math.fsum(other * row) * other
-        rows[i] = row / math.sqrt(math.fsum(row * row))
-    return np.ascontiguousarray(rows if n_rows <= n_columns else rows.T, dtype=np.float32)
-
-
-def prototypes(samples: Samples, n_classes: int, scale: float) -> NDArray[np.float32]:
-    """Give of each class the sample whose median distance to the others is the smallest."""
-    rows = []
-    for label in range(n_classes):
-        members = np.flatnonzero(samples.y == label)
-        if len(members) == 0:
-            raise ValueError(
-                f"class_embedding='prototype' and 'learned_prototype' take a sample of each class, "
-                f"and class {label} of {n_classes} has none."
-            )
-        # Of large classes as many as can be compared, evenly spread.
-        picks = members[:: -(-len(members) // _MAX_COMPARED)]
-        x = samples.x[picks].astype(np.float64) * scale
-        squares = np.sum(x * x, axis=1)
-        medians = [
-            np.median(squares[i : i + _DISTANCE_ROWS, None] + squares - 2 * part @ x.T, axis=1)
-            for i in range(0, len(x), _DISTANCE_ROWS)
-            for part in [x[i : i + _DISTANCE_ROWS]]
-        ]
-        rows.append(x[int(np.argmin(np.concatenate(medians)))])
-    return np.ascontiguousarray(rows, dtype=np.float32)

@@ -11,7 +11,7 @@ from sklearn.utils._testing import assert_array_equal
 import bpfree_fast as bf
 from bpfree_fast import _core as core
 from bpfree_fast.estimators import _noprop
-from bpfree_fast.estimators._noprop import prototypes
+from bpfree_fast.estimators._labels import prototypes
 from bpfree_fast.estimators._training import Samples
 
 

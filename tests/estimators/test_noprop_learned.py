@@ -10,7 +10,7 @@ from sklearn.base import clone
 from sklearn.utils._testing import assert_array_equal
 
 import bpfree_fast as bf
-from bpfree_fast.estimators._noprop import orthogonal
+from bpfree_fast.estimators._labels import orthogonal
 
 X = np.random.default_rng(0).normal(size=(60, 6))
 Y = np.repeat(["a", "b", "c"], 20)
@@ -116,6 +116,8 @@ def test_the_schedule_is_seen():
     assert values[-1] < 1
     before = small(variant="ct", noise_schedule="learned", max_iter=1, learning_rate_init=1e-30)
     assert (values != before.fit(X, Y).alpha_bar_at(np.linspace(0, 1, 9))).any()
+    assert_array_equal(clf.alpha_bar_at(np.linspace(0, 1, 9).reshape(3, 3)), values.reshape(3, 3))
+    assert clf.alpha_bar_at(1.0).shape == ()
     fixed = small(variant="ct").fit(X, Y)
     assert fixed.alpha_bar_at([0.0, 1.0]).tolist() == pytest.approx([0.0, 0.99])
 
@@ -170,6 +172,28 @@ def test_blocks_that_share_are_not_trained_apart(options):
         with pytest.raises(ValueError, match=words):
             small(**options).fit_blocks(X, Y, range(2))
         assert_same(small(**options).fit_blocks(X, Y, range(3)), clf)
+
+
+def test_what_is_refused_changes_nothing():
+    clf = small(variant="ct", noise_schedule="learned").fit(X, Y)
+    before, times = arrays(clf), clf.alpha_bar_at([0.2, 0.7])
+    for options, words in (
+        ({"block_feedback": "direct"}, "block_feedback is 'direct', expected 'exact'"),
+        ({"max_snr_weight": 3.0}, "max_snr_weight is 3.0, expected None or 0"),
+        ({"variant": "dt"}, "is for variant='ct', got 'dt'"),
+        ({"embedding_dim": 0}, "embedding_dim must be at least 1"),
+        ({"warm_start": True, "noise_schedule": "cosine"}, "the model to go on from has"),
+        ({"warm_start": True, "class_embedding": "learned"}, "the model to go on from has"),
+    ):
+        changed = clf.get_params()
+        with pytest.raises(ValueError, match=words):
+            clf.set_params(**options).fit(X, Y)
+        clf.set_params(**{name: changed[name] for name in options})
+        for a, b in zip(arrays(clf), before, strict=True):
+            assert_array_equal(a, b)
+    assert_array_equal(clf.alpha_bar_at([0.2, 0.7]), times)
+    with pytest.raises(ValueError, match="expected a number from 0 to 1"):
+        clf.alpha_bar_at([0.5, 1.5])
 
 
 def test_nothing_to_see_where_nothing_is_learned():
