@@ -28,7 +28,7 @@ class Problem:
     optimizer: str = "momentum"  # 'momentum' (SGD, 0.9, not Nesterov) | 'adam'
     learning_rate: float = 0.01
     momentum: float = 0.9
-    weight_decay: float = 0.0  # decoupled, of matrices alone; with 'adam'
+    weight_decay: float = 0.0  # decoupled, of matrices; Forward-Forward's and NoProp's
     total_steps: int = 0  # > 0: cosine decay to zero over so many steps; 0: constant
 
     @property

@@ -175,6 +175,8 @@ void EnsembleStrips::shrink(char* covariance, const char* squares, char* scratch
 void EnsembleStrips::strip(const Strip& s, std::size_t first_panel, std::size_t n_panels,
                            char* scratch) const {
   const bool two = first_.rows > 0;
+  const bool by_correlation =
+      kind_ == product::Localization::sec || kind_ == product::Localization::sec_fisher;
   const std::size_t anomaly_bytes = panel_bytes(divide_up(n_ens_, per_word_));
   const std::size_t covariance_bytes = panel_bytes(first_.rows);
   char* anomalies = scratch;
@@ -192,7 +194,7 @@ void EnsembleStrips::strip(const Strip& s, std::size_t first_panel, std::size_t 
                       .depth = n_ens_,
                       .n_columns = columns(p),
                       .scale = 1,
-                      .squares = two ? squares + p * panel_bytes(1) : nullptr});
+                      .squares = by_correlation ? squares + p * panel_bytes(1) : nullptr});
     if (s.out == s.theta) continue;
     for (std::size_t j = 0; j < n_ens_; ++j)
       std::memcpy(s.out + j * s.n_params * s.size + offset,

@@ -41,8 +41,8 @@ class EnsembleStrips {
   void run(const Members& out, const Members& theta, int n_threads, float* mean = nullptr) const;
 
  private:
-  // The broadcast operand of a product, rounded to the type of the product and packed by row blocks: its rows as they lie,
-  // 200 of 200, took 3 % longer.
+  // The broadcast operand of a product, rounded to the type of the product and packed by row blocks: a matrix of
+  // 200 x 200 read row by row took 3 % longer.
   struct Operand {
     Buffer<char> data;  // [block][depth][height]
     std::size_t rows = 0;

@@ -17,9 +17,8 @@ namespace {
 constexpr std::size_t kTile = 32;                            // observations of a task
 constexpr std::size_t kChunkDoubles = std::size_t{1} << 16;  // of one array of a stretch
 constexpr std::size_t kMinChunk = 256;  // observations: fewer would read the Gram matrix too often
-constexpr std::size_t kMembersAtOnce =
-    8;                               // that a line of a row takes: rows are written whole lines
-constexpr double kElementCost = 30;  // flops that a core does in the time of one
+constexpr std::size_t kMembersAtOnce = 8;  // a line of a row, which is then written as a whole
+constexpr double kElementCost = 30;        // flops that a core does in the time of one
 
 template <class T>
 const T* row(const EnsembleRows& rows, std::size_t i) {
@@ -142,7 +141,6 @@ void Observations::fill(const ObservationRows& rows, std::size_t first, std::siz
     scale[m] = inverse_deviation(begin + m) / root;
   }
   const std::size_t at = begin - first;
-  const T* g = row<T>(outputs_.g, 0) + begin;
   for (std::size_t first_j = 0; first_j < n_ens_; first_j += kMembersAtOnce) {
     const std::size_t end_j = std::min(n_ens_, first_j + kMembersAtOnce);
     for (std::size_t m = 0; m < n; ++m) {
@@ -150,7 +148,7 @@ void Observations::fill(const ObservationRows& rows, std::size_t first, std::siz
       double* plain = rows.plain.data != nullptr ? rows.plain.row(at + m) : nullptr;
       const double start = static_cast<double>(origin[m]);
       for (std::size_t j = first_j; j < end_j; ++j) {
-        const double anomaly = (static_cast<double>(g[j * n_obs_ + m]) - start) - mean[m];
+        const double anomaly = (static_cast<double>(origin[j * n_obs_ + m]) - start) - mean[m];
         whitened[j] = anomaly * scale[m];
         if (plain != nullptr) plain[j] = anomaly / root;
       }
