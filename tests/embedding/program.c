@@ -22,7 +22,7 @@ static void print(const char* name, const void* values, size_t n) {
 }
 
 static void refusals(void) {
-  float two[2] = {7, 7}, one[1] = {1};
+  float two[2] = {7, 7}, one[1] = {1}, outputs[2] = {1, 2};
   int32_t label = 0;
   bpfree_optimizer optimizer;
   bpfree_forward_forward options;
@@ -71,7 +71,7 @@ static void refusals(void) {
   printf("error %s\n", bpfree_last_error());
   check(bpfree_ensemble_init(&ensemble, BPFREE_EKI));
   ensemble.dt = -4;
-  printf("status %d\n", (int)bpfree_ensemble_update_f32(two, NULL, NULL, two, two, deviation, deviation, 1, NULL, NULL, 2, 1, 1,
+  printf("status %d\n", (int)bpfree_ensemble_update_f32(two, NULL, NULL, two, outputs, deviation, deviation, 1, NULL, NULL, 2, 1, 1,
                                                         &ensemble, 0));
   printf("error %s\n", bpfree_last_error());
   printf("unchanged %g %g\n", two[0], two[1]);
