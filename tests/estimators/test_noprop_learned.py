@@ -48,7 +48,6 @@ def assert_same(one, other):
         ({"class_embedding": "learned_prototype", "n_blocks": 4}, 0.88),
         ({"class_embedding": "learned", "n_blocks": 4, "block_feedback": "direct"}, 0.85),
         ({"class_embedding": "learned", "variant": "ct", "max_iter": 40}, 0.88),
-        # Seen with three seeds: 0.93 to 0.96.
         ({"noise_schedule": "learned", "variant": "ct", "max_iter": 80}, 0.88),
         ({"class_embedding": "learned", "variant": "fm", "max_iter": 60}, 0.9),
     ],

@@ -80,7 +80,7 @@ def test_bfloat16(options):
     problem.check_learned(trainer, problem.gradients(), relative=STEP_BF16_NORM)
 
 
-def test_two_steps_with_a_tail():
+def test_two_steps():
     """The second step draws its own noise and begins where the first one ended."""
     problem = LearnedProblem("ct", **ONE, learn="both")
     trainer = problem.trainer()
